@@ -1,0 +1,33 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Needs Python >= 3.11.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write the report.
+	$(BIN)/python -m hyperrec_jax.data.prepare synthetic --output data/synthetic
+	$(BIN)/python train.py --config configs/synthetic.py --workdir runs/synthetic
+	$(BIN)/python evaluate.py --workdir runs/synthetic --grid 25
+
+test: $(VENV)/installed-dev lint ## Lint, type-check and test.
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""One small file a dataset, over the shared defaults of `base.py`."""

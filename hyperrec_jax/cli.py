@@ -1,0 +1,111 @@
+"""What all command lines share: one-line errors, exit codes, config files."""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hyperrec_jax.errors import Preempted, TrainingError, UserError
+
+EXIT_CODES = {UserError: 2, TrainingError: 3, Preempted: 75, KeyboardInterrupt: 130}
+"""2: the user's mistake; 3: training went wrong; 75: stopped by SIGTERM, run again to go on
+(`EX_TEMPFAIL`); 130: stopped by Ctrl-C."""
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns the exceptions of `EXIT_CODES` into one line on stderr and an exit code."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except tuple(EXIT_CODES) as error:
+        message = str(error) or "interrupted; run the same command again to go on"
+        prefix = "" if isinstance(error, (Preempted, KeyboardInterrupt)) else "error: "
+        print(f"{prefix}{message}", file=sys.stderr)
+        if os.environ.get("HYPERREC_TRACEBACK"):
+            traceback.print_exc()
+        sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+
+
+def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's `main` and exits with its return value, or as `EXIT_CODES` says."""
+    with one_line_errors():
+        sys.exit(main())
+
+
+def load_config(flag: Any) -> dict[str, Any]:
+    """The parsed `--config` flag as a nested dictionary, `--config.preset` included.
+
+    A preset given on the command line is laid over the file's values and under the other
+    command-line overrides, whatever their order.
+
+    Args:
+      flag: The flag object of `ml_collections.config_flags.DEFINE_config_file`.
+
+    Raises:
+      UserError: no config is given, it can't be loaded, or the preset does not exist.
+    """
+    # Here and not at the top: commands without a config do not need the package.
+    from ml_collections import config_flags
+
+    if flag.value is None:
+        raise UserError("--config is missing; try --config configs/synthetic.py")
+    try:
+        config = flag.value.copy_and_resolve_references()
+    except OSError as error:
+        raise UserError(f"--config: {_one_line(error)}") from error
+    overrides = config_flags.get_override_values(flag)
+    if "preset" in overrides:
+        config = _get_config(config_flags.get_config_filename(flag), overrides["preset"])
+        config.update_from_flattened_dict(overrides)
+    return config.to_dict()
+
+
+def config_name(flag: Any) -> str:
+    """The name of the config file without folder and ending."""
+    from ml_collections import config_flags
+
+    return Path(config_flags.get_config_filename(flag).split(":")[0]).stem
+
+
+def _get_config(path: str, preset: str) -> Any:
+    """Calls the `get_config` of a config file with a preset."""
+    spec = importlib.util.spec_from_file_location("config", path.split(":")[0])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.get_config(preset)
+    except KeyError as error:
+        raise UserError(f"--config.preset={preset}: {path} has no such preset") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def run_absl(main: Callable[[], int | None]) -> NoReturn:
+    """Parses absl flags, then runs `main`; bad flags and config keys are one line, exit code 2."""
+    from absl import app, flags
+
+    app.define_help_flags()
+
+    def parse_and_run() -> int | None:
+        try:
+            rest = flags.FLAGS(sys.argv)[1:]
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            # ml_collections raises plain exceptions for unknown keys and unreadable files.
+            raise UserError(f"command line: {_one_line(error)}") from error
+        if rest:
+            raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help")
+        return main()
+
+    exit_on_user_error(parse_and_run)

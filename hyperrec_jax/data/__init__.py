@@ -1,0 +1,1 @@
+"""Sources -> columnar store -> batches."""

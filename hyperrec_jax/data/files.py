@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all, and disk errors said in one line."""
+
+import contextlib
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from hyperrec_jax.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a missing permission under `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"{path}: no space left on the disk; free some and run the same command again, "
+                "finished stages are kept"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); choose another output folder"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for writing that takes its name only once complete.
+
+    On any error the half-written file is removed, and what stood under the name before stays.
+    """
+    temporary = path.with_name(path.name + ".writing")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Puts a complete folder in the place of another, which is removed."""
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file's bytes."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

@@ -1,0 +1,88 @@
+"""What a row is: its fields, its tasks and its group.
+
+Everything downstream (models, serving, reports) learns about the data from a `Schema` alone.
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalField:
+    """A field of ids.
+
+    Attributes:
+      name: Column name.
+      size: Number of ids, in `[0, size)`. Id 0 is reserved for values never seen in training
+        (out of vocabulary), so that `size - 1` distinct values were seen.
+    """
+
+    name: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericalField:
+    """A field of numbers, stored as `(f(x) - mean) / std` with `f` either log1p or identity.
+
+    Attributes:
+      name: Column name.
+      log1p: Whether `log(1 + x)` comes first.
+      mean: Subtracted, estimated on the training rows; 0 where the source is stored as it is.
+      std: Divided by, estimated on the training rows; 1 where the source is stored as it is.
+    """
+
+    name: str
+    log1p: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The columns of a store.
+
+    Attributes:
+      source: Where the rows come from, such as `aliexpress_us`.
+      categorical: Fields of ids, in the order of the stored id matrix.
+      numerical: Fields of numbers, in the order of the stored number matrix.
+      tasks: Names of the binary labels, in the order of the stored label matrix.
+      group: Name of the column that groups rows into lists (the search id), or None.
+      best_auc: Per task, the best reachable AUC on the test split where the truth is known
+        (synthetic data), else empty.
+    """
+
+    source: str
+    categorical: tuple[CategoricalField, ...]
+    numerical: tuple[NumericalField, ...]
+    tasks: tuple[str, ...]
+    group: str | None = None
+    best_auc: tuple[float, ...] = ()
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        """Number of ids of each categorical field, out-of-vocabulary id included."""
+        return tuple(field.size for field in self.categorical)
+
+    @property
+    def num_numerical(self) -> int:
+        return len(self.numerical)
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable dictionary; inverse of `from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Schema":
+        return cls(
+            source=values["source"],
+            categorical=tuple(CategoricalField(**field) for field in values["categorical"]),
+            numerical=tuple(NumericalField(**field) for field in values["numerical"]),
+            tasks=tuple(values["tasks"]),
+            group=values["group"],
+            best_auc=tuple(values["best_auc"]),
+        )

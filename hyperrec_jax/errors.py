@@ -1,0 +1,17 @@
+"""The one exception that stands for a mistake of the user's."""
+
+
+class UserError(Exception):
+    """Something the user can put right: a bad file, value, preference or option.
+
+    The message is one line that says what is wrong, where (file, column, row, value) and what to
+    do. Command lines print it without a traceback and exit with code 2 (see `hyperrec_jax.cli`).
+    """
+
+
+class TrainingError(Exception):
+    """Training can't go on (a loss that is not finite, a lost process); says at which step."""
+
+
+class Preempted(Exception):
+    """SIGTERM came: the state is saved, the same command goes on from it."""

@@ -1,0 +1,335 @@
+"""From a config to a trained workdir, and from a workdir back to a model.
+
+This is the one place that knows which part of the config makes which object.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hyperrec_jax import models, normalisation, objectives, preferences
+from hyperrec_jax import workdir as workdirs
+from hyperrec_jax.data.pipeline import TrainingReader
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation import Front, evaluate_front, make_score_fn, score_split
+from hyperrec_jax.training import sharding
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.loop import LoopOptions, fit
+from hyperrec_jax.training.state import TrainState, create_optimizer, init_state
+from hyperrec_jax.training.step import Step, make_dispatch, make_train_step
+
+logger = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+
+
+def options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a config section: all but its name, and but what is left to the default."""
+    return {key: value for key, value in section.items() if key != "name" and value is not None}
+
+
+def create_model(config: Config, schema: Schema) -> Any:
+    """The model of a config for a schema; see `hyperrec_jax.models`."""
+    return models.create_model(
+        config["model"]["name"],
+        field_sizes=schema.field_sizes,
+        num_numerical=schema.num_numerical,
+        num_tasks=schema.num_tasks,
+        options=options(config["model"]),
+    )
+
+
+def example_batch(schema: Schema, rows: int = 2) -> dict[str, jax.Array]:
+    """Zeros in the shape of a batch, for shape inference."""
+    return {
+        "categorical": jnp.zeros((rows, len(schema.categorical)), jnp.int32),
+        "numerical": jnp.zeros((rows, schema.num_numerical), jnp.float32),
+        "labels": jnp.zeros((rows, schema.num_tasks), jnp.uint8),
+    }
+
+
+def evaluation_preferences(model: Any, num_tasks: int, num_rays: int) -> np.ndarray:
+    """The grid for a conditioned model; one ray, which it ignores, for any other."""
+    return preferences.evaluation_grid(num_tasks, num_rays if model.conditioned else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a config makes of a store: all that the loop needs.
+
+    Attributes:
+      model: A model of `hyperrec_jax.models`.
+      mesh: Devices.
+      reader: Batches by step.
+      step: The pure step.
+      init: Makes the first state, in its shardings.
+      template: Shapes and shardings of the state.
+    """
+
+    model: Any
+    mesh: Mesh
+    reader: TrainingReader
+    step: Step
+    init: Callable[[], TrainState]
+    template: TrainState
+
+
+def create_training(config: Config, store: Store) -> Training:
+    """Builds the objects of a run.
+
+    Args:
+      config: A nested dictionary with the keys of `configs/base.py`.
+      store: The data.
+
+    Raises:
+      UserError: an option is bad, or the store is too small.
+    """
+    settings, schema = config["train"], store.schema
+    model = create_model(config, schema)
+    objective = _create_objective(config, model, settings)
+    normaliser = _create_normaliser(config, store)
+    sampler = preferences.create_sampler(
+        config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
+    )
+    mesh = sharding.make_mesh(**config["mesh"])
+    split = store.split("train")
+    batch_size = min(settings["batch_size"], len(split))
+    if batch_size < settings["batch_size"]:
+        logger.warning("batches of %d rows: the training split has no more", batch_size)
+    reader = TrainingReader(
+        split, batch_size, config["seed"], jax.process_index(), jax.process_count()
+    )
+    total_steps = settings["epochs"] * reader.steps_per_epoch
+    optimizer = create_optimizer(
+        **config["optimizer"],
+        total_steps=total_steps // model.accumulate_steps,
+        accumulate_steps=model.accumulate_steps,
+    )
+    init_key, run_key = jax.random.split(jax.random.key(config["seed"]))
+    step = make_train_step(
+        model,
+        optimizer,
+        objective,
+        normaliser,
+        sampler,
+        run_key,
+        rays=settings["rays"],
+        ray_per_row=settings["ray_per_row"],
+        total_steps=total_steps,
+        skip_nonfinite=settings["skip_nonfinite"],
+    )
+    create = functools.partial(
+        init_state,
+        model,
+        optimizer,
+        normaliser,
+        objective,
+        example_batch(schema),
+        schema.num_tasks,
+        init_key,
+    )
+    shapes = jax.eval_shape(create)
+    shardings = sharding.state_shardings(shapes, mesh)
+    template = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
+    )
+    return Training(model, mesh, reader, step, jax.jit(create, out_shardings=shardings), template)
+
+
+def _create_objective(config: Config, model: Any, settings: Config) -> Any:
+    name = config["objective"]["name"] or ("linear" if model.conditioned else "uniform")
+    objective = objectives.create_objective(name, **options(config["objective"]))
+    if objective.conditioned and not model.conditioned and config["sampler"]["name"] != "fixed":
+        raise UserError(
+            f"objective {name} follows a preference and model {config['model']['name']} takes "
+            "none; use --config.objective.name=uniform, or --config.sampler.name=fixed to train "
+            "it for one preference"
+        )
+    if settings["ray_per_row"] and name != "linear":
+        raise UserError(
+            f"train.ray_per_row goes with objective linear, not with {name}: a row's losses "
+            "stand alone there"
+        )
+    if objective.needs_gram and (settings["rays"] > 1 or settings["ray_per_row"]):
+        raise UserError(f"objective {name} takes one preference a batch: --config.train.rays=1")
+    return objective
+
+
+def _create_normaliser(config: Config, store: Store) -> Any:
+    section = config["normaliser"]
+    extra = {}
+    if section["name"] == "entropy":
+        extra["base_rates"] = store.base_rates("train")
+    return normalisation.create_normaliser(
+        section["name"], store.schema.num_tasks, **options(section), **extra
+    )
+
+
+def train(config: Config, workdir: Path, store: Store | None = None) -> Progress:
+    """Trains a config in a workdir, or goes on where a former call was stopped.
+
+    Args:
+      config: A nested dictionary with the keys of `configs/base.py`.
+      workdir: The run's folder.
+      store: An open store, in place of the one that `config.data.store` names.
+
+    Raises:
+      UserError, TrainingError, Preempted: see `training.loop.fit`.
+    """
+    store = store or Store.open(Path(config["data"]["store"]))
+    settings = config["train"]
+    training = create_training(config, store)
+    with workdirs.open_workdir(workdir, config, store.schema):
+        score = make_score_fn(training.model)
+        rays = evaluation_preferences(training.model, store.schema.num_tasks, settings["grid"])
+        validation = store.split("validation")
+
+        def validate(state: TrainState) -> dict[str, float]:
+            scores = score_split(
+                score,
+                state.variables,
+                validation,
+                rays,
+                training.mesh,
+                batch_size=settings["batch_size"],
+            )
+            return _validation_record(
+                evaluate_front(scores, "validation", store.schema.tasks, rays)
+            )
+
+        return fit(
+            workdir,
+            make_dispatch(training.step),
+            training.template,
+            training.init,
+            training.reader,
+            training.mesh,
+            validate,
+            LoopOptions(
+                epochs=settings["epochs"],
+                patience=settings["patience"],
+                steps_per_dispatch=settings["steps_per_dispatch"],
+                checkpoint_every=settings["checkpoint_every"],
+            ),
+            tasks=store.schema.tasks,
+            data_fingerprint=store.fingerprint,
+        )
+
+
+def _validation_record(front: Front) -> dict[str, float]:
+    """The front as scalars; `value` selects the model."""
+    if front.undefined_tasks:
+        logger.warning(
+            "the validation split holds one class only of %s: their AUC is undefined and stays "
+            "out of the hypervolume",
+            ", ".join(front.undefined_tasks),
+        )
+    record = {"value": front.hypervolume, "hypervolume": front.hypervolume}
+    record["non_dominated_fraction"] = float(front.non_dominated.mean())
+    for index, task in enumerate(front.tasks):
+        record[f"auc/{task}"] = float(front.auc[:, index].max())
+        record[f"log_loss/{task}"] = float(front.log_loss[:, index].min())
+    return record
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model, ready for any preference.
+
+    Attributes:
+      config: What it was trained with.
+      schema: What it reads.
+      model: The Flax module.
+      variables: Its parameters and batch norm statistics.
+      mesh: Devices.
+      progress: Of the run at the selected state.
+    """
+
+    config: Config
+    schema: Schema
+    model: Any
+    variables: Any
+    mesh: Mesh
+    progress: Progress
+
+    def evaluate(
+        self,
+        store: Store,
+        split: str = "test",
+        preferences: np.ndarray | int = 25,
+        *,
+        progress: bool = False,
+    ) -> Front:
+        """Scores a split under a grid of preferences.
+
+        Args:
+          store: Data with this model's schema.
+          split: Name of the split.
+          preferences: `[ray, task]`, or the number of preferences of the standard grid.
+          progress: Whether to show a bar.
+
+        Raises:
+          UserError: the store has another schema, or no such split.
+        """
+        if store.schema != self.schema:
+            raise UserError(
+                f"store {store.path}: its schema is not that of the model ({self.schema.source}); "
+                "evaluate on the store that it was trained on"
+            )
+        if isinstance(preferences, int):
+            preferences = evaluation_preferences(self.model, self.schema.num_tasks, preferences)
+        scores = score_split(
+            make_score_fn(self.model),
+            self.variables,
+            store.split(split),
+            preferences,
+            self.mesh,
+            batch_size=self.config["train"]["batch_size"],
+            progress=progress,
+        )
+        rays = preferences if self.model.conditioned else None
+        return evaluate_front(scores, split, self.schema.tasks, rays)
+
+
+def load(workdir: Path) -> Trained:
+    """The selected model of a workdir.
+
+    Raises:
+      UserError: there is none, or it can't be read.
+    """
+    config = workdirs.load_config(workdir)
+    schema = workdirs.load_schema(workdir)
+    model = create_model(config, schema)
+    mesh = sharding.make_mesh(**config["mesh"])
+    create = functools.partial(
+        model.init,
+        jax.random.key(0),
+        example_batch(schema),
+        jnp.full((schema.num_tasks,), 1 / schema.num_tasks),
+        False,
+    )
+    shapes = jax.eval_shape(create)
+    template = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding.state_shardings(shapes, mesh),
+    )
+    restored = Checkpoints(workdir, read_only=True).restore_best(template)
+    if restored is None:
+        raise UserError(
+            f"--workdir {workdir}: no model has been selected yet; let train.py finish an epoch"
+        )
+    variables, progress = restored
+    return Trained(config, schema, model, variables, mesh, progress)

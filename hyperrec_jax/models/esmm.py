@@ -1,0 +1,30 @@
+"""Entire-space multi-task model (Ma et al. 2018, SIGIR), for tasks along a funnel."""
+
+from flax.typing import Array
+
+from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.logits import product_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("esmm")
+class ESMM(MultiTaskModel):
+    """Shared embedding, a network a task; a task's probability is a factor of all that follow.
+
+    With click and conversion the two networks give pCTR and pCVR, and the model answers with the
+    logits of pCTR and of pCTCVR = pCTR * pCVR, which both have labels on all impressions.
+    """
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
+        self.towers = self.new_towers()
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """Each task's representation, `[task, batch, width]`."""
+        return self.bottoms(self.embedding(batch), train)
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]` of the products up to each task."""
+        del preference
+        return product_logits(to_logits(self.towers(tuple(features), train)))

@@ -1,0 +1,162 @@
+"""Gates over experts: how a row and a preference weigh the experts' outputs.
+
+All gates have one interface: `gate(x, experts, code, train) -> logits [..., 1 or batch, expert]`
+for the embedded features `x`, the experts' outputs `[expert, batch, width]` and the code of the
+preference `[..., 1 or batch, code]`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Array
+from jax import lax
+
+from hyperrec_jax.models.hypernetwork import GeneratedLinear
+from hyperrec_jax.models.layers import EmbeddedFeatures, Linear
+
+Activation = Literal["relu", "softmax", "top_k"]
+
+
+@jax.custom_vjp
+def mix(weights: Array, experts: Array) -> Array:
+    """Weighted sum of experts: `[..., 1 or batch, expert]`, `[expert, batch, width]`.
+
+    Returns `[..., batch, width]`. On a CPU the sum in a loop is several times as fast as the
+    equivalent contraction, and for several rays the contraction several times as fast as the
+    sum's gradient: hence a gradient by hand.
+    """
+    columns = jnp.split(weights, experts.shape[0], axis=-1)
+    return sum(
+        (column * expert for column, expert in zip(columns, jnp.unstack(experts), strict=True)),
+        start=jnp.zeros((), experts.dtype),
+    )
+
+
+def _mix_forward(weights: Array, experts: Array) -> tuple[Array, tuple[Array, Array]]:
+    return mix(weights, experts), (weights, experts)
+
+
+def _mix_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    weights, experts = saved
+    _, batch, width = experts.shape
+    to_weights = jnp.einsum("...bh,ebh->...be", cotangent, experts)
+    if weights.shape[-2] == 1:
+        to_weights = to_weights.sum(axis=-2, keepdims=True)
+    weights = jnp.broadcast_to(weights, (*weights.shape[:-2], batch, weights.shape[-1]))
+    to_experts = jnp.einsum(
+        "rbe,rbh->ebh",
+        weights.reshape(-1, batch, weights.shape[-1]),
+        cotangent.reshape(-1, batch, width),
+    )
+    return to_weights, to_experts
+
+
+mix.defvjp(_mix_forward, _mix_backward)
+
+
+def top_k_softmax(logits: Array, k: int) -> Array:
+    """Softmax over the `k` largest logits, 0 for the others (Shazeer et al., arXiv 1701.06538)."""
+    threshold = lax.top_k(logits, k)[0][..., -1:]
+    return nn.softmax(jnp.where(logits >= threshold, logits, -jnp.inf), axis=-1)
+
+
+def activation(name: Activation, k: int) -> Callable[[Array], Array]:
+    """What turns a gate's logits into weights; `k` is read by `top_k` alone."""
+    activations: dict[str, Callable[[Array], Array]] = {
+        "relu": nn.relu,
+        "softmax": nn.softmax,
+        "top_k": lambda logits: top_k_softmax(logits, k),
+    }
+    return activations[name]
+
+
+class Gate(nn.Module):
+    """What gates have in common: first logits of their own kind, then `depth - 1` dense layers.
+
+    Attributes:
+      num_experts: Width of every layer.
+      depth: Number of layers.
+      hidden_relu: Whether ReLU stands between the layers; the original has nothing there.
+      rate: Dropout of generated parameters.
+      dtype: Of activations and products.
+    """
+
+    num_experts: int
+    depth: int = 1
+    hidden_relu: bool = False
+    rate: float = 0.0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        logits = self.first(x, experts, code, train)
+        for index in range(1, self.depth):
+            logits = nn.relu(logits) if self.hidden_relu else logits
+            logits = self.layer(f"layer_{index}", logits, code, train)
+        return logits
+
+    def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        raise NotImplementedError
+
+    def layer(self, name: str, logits: Array, code: Array, train: bool) -> Array:
+        del code, train
+        return Linear(self.num_experts, self.dtype, name=name)(logits)
+
+
+class GeneratedGate(Gate):
+    """The gate of PO-MoE: layers on the features, with parameters that the preference generates."""
+
+    def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        del experts
+        return GeneratedLinear(self.num_experts, self.rate, self.dtype, name="layer_0")(
+            x, code, train
+        )
+
+    def layer(self, name: str, logits: Array, code: Array, train: bool) -> Array:
+        return GeneratedLinear(self.num_experts, self.rate, self.dtype, name=name)(
+            logits, code, train
+        )
+
+
+class PreferenceGate(Gate):
+    """Logits from the code alone, the same for all rows: more rays cost next to nothing."""
+
+    def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        del x, experts, train
+        return Linear(self.num_experts, self.dtype, name="layer_0")(code)
+
+
+class AdditiveGate(Gate):
+    """The gate of a plain mixture of experts, its logits shifted by the preference."""
+
+    def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        del experts, train
+        features = Linear(self.num_experts, self.dtype, name="layer_0")(x)
+        return features + Linear(self.num_experts, self.dtype, name="shift")(code)
+
+
+class AttentionGate(Gate):
+    """Scaled dot products of a query from the preference with keys from the experts' outputs."""
+
+    def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
+        del x, train
+        width = code.shape[-1]
+        keys = Linear(width, self.dtype, name="key")(experts)
+        query = Linear(width, self.dtype, name="query")(code)
+        if query.shape[-2] == 1:
+            scores = jnp.einsum("...k,ebk->...be", query[..., 0, :], keys)
+        else:
+            scores = jnp.einsum("...bk,ebk->...be", query, keys)
+        return scores / math.sqrt(width)
+
+
+GATES: dict[str, type[Gate]] = {
+    "features": GeneratedGate,
+    "preference": PreferenceGate,
+    "additive": AdditiveGate,
+    "attention": AttentionGate,
+}

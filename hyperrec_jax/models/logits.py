@@ -1,0 +1,19 @@
+"""Probabilities as logarithms and logits, without ever leaving the range of a float."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Array
+
+
+def log_complement(log_probability: Array) -> Array:
+    """`log(1 - p)` from `log p <= 0`, for any `p` in (0, 1)."""
+    return jnp.log(-jnp.expm1(jnp.minimum(log_probability, -1e-30)))
+
+
+def product_logits(logits: Array) -> Array:
+    """Logits of the running products of probabilities along the last axis.
+
+    Output `t` is the logit of `sigmoid(z_0) * ... * sigmoid(z_t)`, as along a funnel.
+    """
+    log_probability = jnp.cumsum(nn.log_sigmoid(logits), axis=-1)
+    return log_probability - log_complement(log_probability)

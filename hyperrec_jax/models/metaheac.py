@@ -1,0 +1,66 @@
+"""MetaHeac: meta hybrid experts and critics (Zhu et al. 2021, KDD)."""
+
+from typing import ClassVar, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Array
+
+from hyperrec_jax.models.gates import mix
+from hyperrec_jax.models.layers import Linear
+from hyperrec_jax.models.logits import log_complement
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("metaheac")
+class MetaHeac(MultiTaskModel):
+    """Experts and critics, both mixed by gates that read a task's embedding and the mean field.
+
+    Attributes:
+      num_experts: Number of experts.
+      num_critics: Number of critics, networks of `tower_widths` with one output.
+      output: `sum` is the paper's gated sum of the critics' probabilities; `mean` is what its
+        authors' code computes, the same divided by `num_critics`, which caps a probability there.
+      inner_learning_rate: Of the gradient step on a batch's support half.
+    """
+
+    num_experts: int = 8
+    num_critics: int = 5
+    output: Literal["sum", "mean"] = "sum"
+    inner_learning_rate: float = 2e-4
+
+    accumulate_steps: ClassVar[int] = 2
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.experts = self.new_bank(self.num_experts, self.bottom_widths)
+        self.critics = self.new_towers(self.num_critics)
+        self.task_embedding = self.param(
+            "task_embedding", nn.initializers.normal(1.0), (self.num_tasks, self.embedding_dim)
+        )
+        self.expert_gate = Linear(self.num_experts, self.compute_dtype)
+        self.critic_gate = Linear(self.num_critics, self.compute_dtype)
+
+    def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
+        """Each task's mixed experts `[task, batch, width]` and logits of its critics' weights."""
+        x = self.embedding(batch)
+        experts = self.experts(x, train)
+        fields = jnp.broadcast_to(x.mean(), (self.num_tasks, x.shape[0], self.embedding_dim))
+        tasks = jnp.broadcast_to(self.task_embedding[:, None].astype(x.dtype), fields.shape)
+        gate_input = jnp.concatenate([tasks, fields], axis=-1)
+        return mix(nn.softmax(self.expert_gate(gate_input)), experts), self.critic_gate(gate_input)
+
+    def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]` of the mixed probabilities."""
+        del preference
+        mixed, gates = features
+        gates = nn.log_softmax(gates)
+        # A critic sees every task's representation, normalised apart; one task after another.
+        critics = jnp.moveaxis(self.critics(mixed, train)[..., 0], 0, -1)
+        log_positive = nn.logsumexp(gates + nn.log_sigmoid(critics), axis=-1)
+        if self.output == "mean":
+            log_positive -= jnp.log(self.num_critics)
+            log_negative = log_complement(log_positive)
+        else:
+            log_negative = nn.logsumexp(gates + nn.log_sigmoid(-critics), axis=-1)
+        return jnp.moveaxis(log_positive - log_negative, 0, -1)

@@ -1,0 +1,37 @@
+"""Multi-gate mixture of experts (Ma et al. 2018, KDD)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Array
+
+from hyperrec_jax.models.gates import mix
+from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("mmoe")
+class MMoE(MultiTaskModel):
+    """Experts mixed by a softmax gate a task.
+
+    Attributes:
+      num_experts: Number of experts.
+    """
+
+    num_experts: int = 8
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.experts = self.new_bank(self.num_experts, self.bottom_widths)
+        self.gates = self.new_bank(self.num_tasks, (), outputs=self.num_experts)
+        self.towers = self.new_towers()
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """Each task's mixed experts, `[task, batch, width]`."""
+        x = self.embedding(batch)
+        experts = self.experts(x, train)
+        return jnp.stack([mix(nn.softmax(gate), experts) for gate in self.gates(x, train)])
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]`."""
+        del preference
+        return to_logits(self.towers(tuple(features), train))

@@ -1,0 +1,35 @@
+"""One-gate mixture of experts (Jacobs et al. 1991; OMoE in Ma et al. 2018)."""
+
+import flax.linen as nn
+from flax.typing import Array
+
+from hyperrec_jax.models.gates import mix
+from hyperrec_jax.models.layers import Linear, to_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("omoe")
+class OMoE(MultiTaskModel):
+    """Experts mixed by one softmax gate for all tasks.
+
+    Attributes:
+      num_experts: Number of experts.
+    """
+
+    num_experts: int = 8
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.experts = self.new_bank(self.num_experts, self.bottom_widths)
+        self.gate = Linear(self.num_experts, self.compute_dtype)
+        self.towers = self.new_towers()
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """The mixed experts, `[batch, width]`."""
+        x = self.embedding(batch)
+        return mix(nn.softmax(self.gate(x)), self.experts(x, train))
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]`."""
+        del preference
+        return to_logits(self.towers(features, train))

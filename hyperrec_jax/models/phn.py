@@ -1,0 +1,73 @@
+"""Pareto hypernetwork (Navon et al. 2021, arXiv 2010.04104) on a shared bottom."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Array
+
+from hyperrec_jax.models.hypernetwork import GeneratedVector
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+ROWS_AT_ONCE = 32
+"""Of a ray a row, where each row has a network of its own."""
+
+
+@register("phn")
+class PHN(MultiTaskModel):
+    """The preference generates all towers, weights and biases; they have no normalisation.
+
+    Attributes:
+      code_widths: Layers of the hypernetwork's trunk.
+      chunk_size: Most parameters that come out of the hypernetwork at once; more are generated
+        chunk by chunk (von Oswald et al. 2020, arXiv 1906.00695).
+    """
+
+    code_widths: tuple[int, ...] = (64, 256, 64)
+    chunk_size: int = 16384
+
+    conditioned: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.bottom = self.new_bank(1, self.bottom_widths)
+        widths = (self.bottom_widths[-1], *self.tower_widths, 1)
+        self.shapes = tuple(zip(widths[:-1], widths[1:], strict=True))
+        self.generator = GeneratedVector(
+            self.num_tasks * sum((width + 1) * out for width, out in self.shapes),
+            self.code_widths,
+            self.chunk_size,
+            self.compute_dtype,
+        )
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """The shared representation, `[batch, width]`."""
+        return self.bottom(self.embedding(batch), train)[0]
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[..., batch, task]`."""
+        del train
+        codes, emit = self.generator(preference)
+        if preference.ndim == 1:
+            return self._towers(emit(codes), features)
+        if preference.shape[-2] == 1:
+            return jax.vmap(self._towers, in_axes=(0, None))(emit(codes[..., 0, :, :]), features)
+
+        def one_row(pair: tuple[Array, Array]) -> Array:
+            code, x = pair
+            return self._towers(emit(code), x[None])[0]
+
+        # The networks of all rows would not fit: they are made again for the gradient.
+        return jax.lax.map(jax.checkpoint(one_row), (codes, features), batch_size=ROWS_AT_ONCE)
+
+    def _towers(self, vector: Array, x: Array) -> Array:
+        """Logits `[batch, task]` of the network that a generated vector stands for."""
+        start = 0
+        for index, (width, out) in enumerate(self.shapes):
+            stop = start + self.num_tasks * width * out
+            kernel = vector[start:stop].reshape(self.num_tasks, width, out)
+            start = stop + self.num_tasks * out
+            bias = vector[stop:start].reshape(self.num_tasks, 1, out)
+            x = (nn.relu(x) if index else x) @ kernel + bias
+        return x[..., 0].T.astype(jnp.promote_types(x.dtype, jnp.float32))

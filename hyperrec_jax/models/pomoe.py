@@ -1,0 +1,89 @@
+"""PO-MoE: a mixture of experts whose gate a hypernetwork generates from the preference."""
+
+from typing import ClassVar, Literal
+
+import jax.numpy as jnp
+from flax.typing import Array
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.gates import GATES, Activation, activation, mix
+from hyperrec_jax.models.hypernetwork import PreferenceNetwork
+from hyperrec_jax.models.layers import EmbeddedFeatures, Joined, to_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("pomoe")
+class PoMoE(MultiTaskModel):
+    """Pareto-optimal mixture of experts; the defaults are the original's.
+
+    Attributes:
+      num_experts: Number of experts.
+      code_widths: Layers of the hypernetwork's trunk.
+      gate: What the gate reads: `features` through generated layers, the `preference` alone,
+        the features with logits shifted by the preference (`additive`), or the experts' outputs
+        with a query from the preference (`attention`).
+      gate_scope: One gate for all tasks, or one a task as in MMoE.
+      gate_activation: Of the gate's output.
+      gate_top_k: Experts a row keeps under `top_k`.
+      gate_depth: Layers of the gate.
+      gate_hidden_relu: Whether ReLU stands between them.
+      gate_dropout: Rate on the generated parameters, one draw a batch.
+      tower_adapter: How the preference changes the towers' layers.
+      adapter_rank: Rank of `low_rank` adapters.
+      preference_input: Whether the towers read the preference beside the mixed experts.
+    """
+
+    num_experts: int = 6
+    code_widths: tuple[int, ...] = (64, 256, 64)
+    gate: Literal["features", "preference", "additive", "attention"] = "features"
+    gate_scope: Literal["shared", "per_task"] = "shared"
+    gate_activation: Activation = "relu"
+    gate_top_k: int = 2
+    gate_depth: int = 2
+    gate_hidden_relu: bool = False
+    gate_dropout: float = 0.05
+    tower_adapter: Literal["none", "film", "low_rank"] = "none"
+    adapter_rank: int = 4
+    preference_input: bool = False
+
+    conditioned: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        if self.gate_top_k > self.num_experts:
+            raise UserError(
+                f"gate_top_k is {self.gate_top_k} but there are {self.num_experts} experts"
+            )
+        self.embedding = self.new_embedding()
+        self.experts = self.new_bank(self.num_experts, self.bottom_widths)
+        self.preference_network = PreferenceNetwork(self.code_widths, self.compute_dtype)
+        self.gates = [
+            GATES[self.gate](
+                num_experts=self.num_experts,
+                depth=self.gate_depth,
+                hidden_relu=self.gate_hidden_relu,
+                rate=self.gate_dropout,
+                dtype=self.compute_dtype,
+            )
+            for _ in range(self.num_tasks if self.gate_scope == "per_task" else 1)
+        ]
+        self.towers = self.new_towers(adapter=self.tower_adapter, rank=self.adapter_rank)
+
+    def encode(self, batch: Batch, train: bool) -> tuple[EmbeddedFeatures, Array]:
+        """The embedded features and the experts' outputs `[expert, batch, width]`."""
+        x = self.embedding(batch)
+        return x, self.experts(x, train)
+
+    def decode(
+        self, features: tuple[EmbeddedFeatures, Array], preference: Array, train: bool
+    ) -> Array:
+        """Logits `[..., batch, task]`: gates, mixed experts, towers."""
+        x, experts = features
+        code = self.preference_network(preference)
+        weigh = activation(self.gate_activation, self.gate_top_k)
+        mixed = [mix(weigh(gate(x, experts, code, train)), experts) for gate in self.gates]
+        inputs = tuple(
+            Joined((x, jnp.atleast_2d(preference))) if self.preference_input else x for x in mixed
+        )
+        return to_logits(
+            self.towers(inputs if self.gate_scope == "per_task" else inputs[0], train, code)
+        )

@@ -1,0 +1,210 @@
+"""Models by name, with their options checked before anything is traced."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+import flax.linen as nn
+import jax
+from flax.typing import Array
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.layers import Bank, FeatureEmbedding, Fold, Layout, Norm
+
+Batch = Mapping[str, Array]
+
+
+class MultiTaskModel(nn.Module):
+    """What every model has: its inputs, its tasks and the sizes of embedding, bottom and tower.
+
+    A subclass answers `encode(batch, train)`, all that does not depend on the preference, and
+    `decode(features, preference, train)`, the logits. The defaults are those of MTReclib.
+
+    Attributes:
+      field_sizes: Number of ids of each categorical field.
+      num_numerical: Number of numerical fields.
+      num_tasks: Number of binary labels.
+      embedding_dim: Width of an embedded field.
+      bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
+      tower_widths: Layer widths of a task's tower, before its one logit.
+      dropout: Rate after every hidden layer, in [0, 1).
+      norm: Normalisation of hidden layers, over the batch or over the layer.
+      compute_dtype: Of activations and products; parameters stay float32.
+      fold: Whether low-cardinality fields are multiplied through folded tables.
+      layout: How stacked networks run: in a loop (best on CPU), batched, or as the backend favours.
+    """
+
+    field_sizes: tuple[int, ...]
+    num_numerical: int
+    num_tasks: int
+    embedding_dim: int = 128
+    bottom_widths: tuple[int, ...] = (512, 256)
+    tower_widths: tuple[int, ...] = (128, 64)
+    dropout: float = 0.2
+    norm: Norm = "batch"
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    fold: Fold = "auto"
+    layout: Layout = "auto"
+
+    conditioned: ClassVar[bool] = False
+    """Whether the preference changes the logits."""
+    accumulate_steps: ClassVar[int] = 1
+    """Batches per parameter update."""
+    inner_learning_rate = 0.0
+    """Above 0, the step adapts the parameters on one half of a batch before the other half."""
+
+    def encode(self, batch: Batch, train: bool) -> Any:
+        """All that does not depend on the preference, such as the experts' outputs."""
+        raise NotImplementedError
+
+    def decode(self, features: Any, preference: Array, train: bool) -> Array:
+        """Logits `[..., batch, task]` from what `encode` returned.
+
+        Args:
+          features: Output of `encode`.
+          preference: `[task]`, one ray for the batch; `[ray, 1, task]`, several rays, all rows
+            under each; or `[batch, task]`, a ray a row. Unconditioned models ignore it.
+          train: Whether dropout and batch statistics are on.
+        """
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch, preference: Array, train: bool) -> Array:
+        """Logits `[..., batch, task]`; see `decode` for the forms of a preference."""
+        return self.decode(self.encode(batch, train), preference, train)
+
+    def new_embedding(self) -> FeatureEmbedding:
+        return FeatureEmbedding(
+            self.field_sizes, self.num_numerical, self.embedding_dim, self.fold, self.compute_dtype
+        )
+
+    def new_bank(self, copies: int, widths: tuple[int, ...], **options: Any) -> Bank:
+        """A bank of `copies` networks with this model's dropout, normalisation and layout."""
+        return Bank(
+            copies=copies,
+            widths=widths,
+            dropout=self.dropout,
+            norm=self.norm,
+            dtype=self.compute_dtype,
+            layout=self.layout,
+            **options,
+        )
+
+    def new_towers(self, copies: int | None = None, **options: Any) -> Bank:
+        """One tower a task (or `copies` of them), each with one output."""
+        return self.new_bank(copies or self.num_tasks, self.tower_widths, outputs=1, **options)
+
+
+Model = TypeVar("Model", bound=type[MultiTaskModel])
+_models: dict[str, type[MultiTaskModel]] = {}
+
+
+def register(name: str) -> Callable[[Model], Model]:
+    """Class decorator that makes a model known to `create_model` under a name.
+
+    Raises:
+      ValueError: If another class has the name.
+    """
+
+    def add(model: Model) -> Model:
+        if name in _models and _models[name].__qualname__ != model.__qualname__:
+            raise ValueError(f"model name {name!r} is taken by {_models[name].__qualname__}")
+        _models[name] = model
+        return model
+
+    return add
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of all registered models, sorted."""
+    return tuple(sorted(_models))
+
+
+def model_class(name: str) -> type[MultiTaskModel]:
+    """The class of a registered model.
+
+    Raises:
+      UserError: If there is no such model.
+    """
+    if name not in _models:
+        raise UserError(f"unknown model {name!r}: choose one of {', '.join(model_names())}")
+    return _models[name]
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """The options of a model with their defaults.
+
+    Raises:
+      UserError: If there is no such model.
+    """
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(model_class(name))
+        if field.default is not dataclasses.MISSING and field.name not in ("parent", "name")
+    }
+
+
+def create_model(
+    name: str,
+    *,
+    field_sizes: tuple[int, ...],
+    num_numerical: int,
+    num_tasks: int,
+    options: Mapping[str, Any] | None = None,
+) -> MultiTaskModel:
+    """Creates a registered model.
+
+    Args:
+      name: Registered name, such as `pomoe`.
+      field_sizes: Number of ids of each categorical field.
+      num_numerical: Number of numerical fields.
+      num_tasks: Number of binary labels, at least 1.
+      options: Values of the model's options where they differ from its defaults.
+
+    Raises:
+      UserError: If the model or an option is unknown, a value is of the wrong kind, or there is
+        nothing to learn from or for.
+    """
+    model = model_class(name)
+    if not field_sizes and not num_numerical:
+        raise UserError(f"model {name!r} needs at least one categorical or numerical field")
+    if num_tasks < 1:
+        raise UserError(f"model {name!r} needs at least one task, not {num_tasks}")
+    defaults = model_options(name)
+    hints = typing.get_type_hints(model)
+    values = {}
+    for option, value in (options or {}).items():
+        if option not in defaults:
+            raise UserError(
+                f"model {name!r} has no option {option!r}: it has {', '.join(sorted(defaults))}"
+            )
+        values[option] = _checked(f"option {option!r} of model {name!r}", hints[option], value)
+    return model(tuple(field_sizes), num_numerical, num_tasks, **values)
+
+
+def _checked(what: str, hint: Any, value: Any) -> Any:
+    """The value as the hint wants it, or a UserError."""
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"{what} is {value!r}: choose one of {', '.join(map(str, choices))}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, str) or not all(_positive_int(v) for v in jax.tree.leaves(value)):
+            raise UserError(f"{what} is {value!r}: give a list of positive integers")
+        return tuple(jax.tree.leaves(value))
+    if hint is bool and not isinstance(value, bool):
+        raise UserError(f"{what} is {value!r}: give true or false")
+    if hint is int and not _positive_int(value):
+        raise UserError(f"{what} is {value!r}: give a positive integer")
+    if hint is float and not (_is_number(value) and 0 <= value < 1):
+        raise UserError(f"{what} is {value!r}: give a number in [0, 1)")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

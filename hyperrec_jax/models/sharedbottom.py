@@ -1,0 +1,25 @@
+"""Shared bottom (Caruana 1997, Multitask Learning): one representation, a tower a task."""
+
+from flax.typing import Array
+
+from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("sharedbottom")
+class SharedBottom(MultiTaskModel):
+    """One bottom for all tasks."""
+
+    def setup(self) -> None:
+        self.embedding = self.new_embedding()
+        self.bottom = self.new_bank(1, self.bottom_widths)
+        self.towers = self.new_towers()
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """The shared representation, `[batch, width]`."""
+        return self.bottom(self.embedding(batch), train)[0]
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]`."""
+        del preference
+        return to_logits(self.towers(features, train))

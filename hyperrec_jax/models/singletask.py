@@ -1,0 +1,25 @@
+"""Single task: a network a task, nothing shared."""
+
+from flax.typing import Array
+
+from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
+
+
+@register("singletask")
+class SingleTask(MultiTaskModel):
+    """Embedding, bottom and tower of its own for every task."""
+
+    def setup(self) -> None:
+        self.embeddings = [self.new_embedding() for _ in range(self.num_tasks)]
+        self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
+        self.towers = self.new_towers()
+
+    def encode(self, batch: Batch, train: bool) -> Array:
+        """Each task's representation, `[task, batch, width]`."""
+        return self.bottoms(tuple(embedding(batch) for embedding in self.embeddings), train)
+
+    def decode(self, features: Array, preference: Array, train: bool) -> Array:
+        """Logits `[batch, task]`."""
+        del preference
+        return to_logits(self.towers(tuple(features), train))

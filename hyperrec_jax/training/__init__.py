@@ -1,0 +1,1 @@
+"""The functional training loop: state, pure step, loop, checkpoints, sharding."""

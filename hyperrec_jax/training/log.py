@@ -1,0 +1,73 @@
+"""What a run writes down: `metrics.jsonl` for machines, TensorBoard for eyes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class MetricsLog:
+    """Appends records to a run's log; only process 0 writes."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Opens the log at a step.
+
+        Args:
+          workdir: The run's folder.
+          step: Step that the run goes on from. Records after it were written by a run that was
+            stopped before it could save; they are dropped, since they will be written again.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self._writer: Any = None
+        if jax.process_index() != 0:
+            return
+        from tensorboardX import SummaryWriter  # slow to import, and only one process needs it
+
+        kept = [line for line in self._lines() if _step(line) <= step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), "utf-8")
+        temporary.replace(self._path)
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def _lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        return self._path.read_text("utf-8").splitlines(keepends=True)
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """Writes one record `{"step": ..., "kind": ..., name: value, ...}`.
+
+        Args:
+          step: Steps trained so far.
+          kind: `train` or `validation`.
+          values: Scalars by name; NaN is written as null.
+        """
+        if self._writer is None:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        for name, value in values.items():
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The records of a run's `metrics.jsonl`; a half-written last line is left out."""
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if _step(line) >= 0]
+
+
+def _step(line: str) -> float:
+    """The step of a record; of a line that a kill cut short, -1 or infinity never to keep it."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return -math.inf
