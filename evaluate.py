@@ -34,6 +34,7 @@ def main() -> int:
     from hyperrec_jax import experiment, preferences, report
     from hyperrec_jax.data.store import Store
 
+    cli.use_compilation_cache()
     trained = experiment.load(workdir)
     rays = (
         preferences.parse_preferences(_PREFERENCES.value, trained.schema.num_tasks)

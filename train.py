@@ -25,6 +25,7 @@ def main() -> int:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
     from hyperrec_jax import experiment, report
 
+    cli.use_compilation_cache()
     progress = experiment.train(config, workdir)
     print(report.training_summary(workdir, progress))
     return 0

@@ -124,7 +124,7 @@ def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespa
     config.train.epochs = arguments.epochs
     config.train.patience = 0  # all epochs; the validation rows select one
     config.optimizer.learning_rate = arguments.learning_rate
-    if not models.MODELS[model].conditioned:
+    if not models.model_class(model).conditioned:
         config.objective.name = "uniform"
         config.objective.weight = None
     return config.to_dict()
@@ -215,10 +215,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = "python -m benchmarks.reproduce " + " ".join(argv or sys.argv[1:])
 
     datasets = [ALIASES.get(name, name) for name in arguments.datasets.split(",")]
-    names = sorted(models.MODELS) if arguments.models == "all" else arguments.models.split(",")
-    for value, known in [*((d, SOURCES) for d in datasets), *((m, models.MODELS) for m in names)]:
-        if value not in known:
-            raise UserError(f"{value!r} is unknown; there are {', '.join(sorted(known))}")
+    names = models.model_names() if arguments.models == "all" else arguments.models.split(",")
+    for dataset in datasets:
+        if dataset not in SOURCES:
+            raise UserError(f"no data set {dataset!r}; there are {', '.join(SOURCES)}")
+    for name in names:
+        models.model_class(name)  # a wrong name is told now, not hours from now
     for dataset in datasets:
         store = prepare_store(dataset, arguments.data, arguments.output)
         results: dict[str, list[Result]] = {name: [] for name in names}

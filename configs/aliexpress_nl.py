@@ -1,4 +1,4 @@
-"""AliExpress search logs, Netherlands: click and conversion, 16 categorical and 63 numerical fields.
+"""AliExpress search logs, Netherlands: click, conversion; 16 categorical and 63 numerical fields.
 
 python -m hyperrec_jax.data.prepare aliexpress --country nl --input DIR
 python train.py --config configs/aliexpress_nl.py --workdir runs/aliexpress_nl

@@ -1,4 +1,4 @@
-"""AliExpress search logs, USA: click and conversion, 16 categorical and 63 numerical fields.
+"""AliExpress search logs, USA: click, conversion; 16 categorical and 63 numerical fields.
 
 python -m hyperrec_jax.data.prepare aliexpress --country us --input DIR
 python train.py --config configs/aliexpress_us.py --workdir runs/aliexpress_us

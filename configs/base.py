@@ -46,18 +46,61 @@ def get_config(preset: str = "default") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "pomoe"
+    # All models:
+    config.model.embedding_dim = placeholder(int)
+    config.model.bottom_widths = placeholder(tuple)
+    config.model.tower_widths = placeholder(tuple)
+    config.model.dropout = placeholder(float)
+    config.model.norm = placeholder(str)
+    config.model.compute_dtype = placeholder(str)
+    config.model.fold = placeholder(str)
+    config.model.layout = placeholder(str)
+    # Mixtures of experts, by model:
     config.model.num_experts = placeholder(int)
+    config.model.num_shared_experts = placeholder(int)
+    config.model.num_task_experts = placeholder(int)
+    config.model.num_critics = placeholder(int)
+    config.model.output = placeholder(str)
+    config.model.inner_learning_rate = placeholder(float)
+    # What a preference does, by model:
+    config.model.code_widths = placeholder(tuple)
+    config.model.chunk_size = placeholder(int)
+    config.model.gate = placeholder(str)
+    config.model.gate_scope = placeholder(str)
+    config.model.gate_activation = placeholder(str)
+    config.model.gate_top_k = placeholder(int)
+    config.model.gate_depth = placeholder(int)
+    config.model.gate_hidden_relu = placeholder(bool)
+    config.model.gate_dropout = placeholder(float)
+    config.model.tower_adapter = placeholder(str)
+    config.model.adapter_rank = placeholder(int)
+    config.model.preference_input = placeholder(bool)
 
     config.objective = ConfigDict()
-    config.objective.name = "linear"
+    config.objective.name = placeholder(str)  # linear; uniform for models without preference
     config.objective.weight = placeholder(float)
+    config.objective.temperature = placeholder(float)
+    config.objective.reference = placeholder(float)
+    config.objective.tolerance = placeholder(float)
+    config.objective.vectors = placeholder(int)
+    config.objective.learning_rate = placeholder(float)
+    config.objective.decay = placeholder(float)
+    config.objective.order = placeholder(float)
+    config.objective.coverage = placeholder(float)
 
     config.normaliser = ConfigDict()
     config.normaliser.name = "none"
+    config.normaliser.decay = placeholder(float)
+    config.normaliser.utopia = placeholder(tuple)
+    config.normaliser.nadir = placeholder(tuple)
 
     config.sampler = ConfigDict()
     config.sampler.name = "dirichlet"
-    config.sampler.concentration = placeholder(object)
+    config.sampler.concentration = placeholder(object)  # one number, or one a task
+    config.sampler.corners = placeholder(float)
+    config.sampler.start = placeholder(float)
+    config.sampler.end = placeholder(float)
+    config.sampler.rays = placeholder(tuple)
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-3

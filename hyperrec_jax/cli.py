@@ -92,6 +92,16 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between commands, under `JAX_COMPILATION_CACHE_DIR` or the user's
+    cache folder."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        root = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(root / "hyperrec_jax"))
+
+
 def run_absl(main: Callable[[], int | None]) -> NoReturn:
     """Parses absl flags, then runs `main`; bad flags and config keys are one line, exit code 2."""
     from absl import app, flags

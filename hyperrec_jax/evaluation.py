@@ -60,12 +60,10 @@ class Scores:
     Attributes:
       logits: float32 `[ray, task, row]`.
       labels: uint8 `[task, row]`.
-      groups: int64 `[row]`.
     """
 
     logits: np.ndarray
     labels: np.ndarray
-    groups: np.ndarray
 
 
 def score_split(
@@ -93,7 +91,8 @@ def score_split(
     batches = evaluation_batches(split, batch_size, process, processes)
     rays = jnp.asarray(preferences, jnp.float32)
     logits: np.ndarray | None = None
-    labels = np.empty((split.schema.num_tasks, len(split)), np.uint8)
+    num_tasks = preferences.shape[1]
+    labels = np.empty((num_tasks, len(split)), np.uint8)
     start = 0
     pending: tuple[jax.Array, np.ndarray, np.ndarray] | None = None
 
@@ -120,7 +119,7 @@ def score_split(
         pending = values, truth, mask
     settle()
     assert logits is not None
-    return Scores(logits, labels, split.groups(0, len(split)))
+    return Scores(logits, labels)
 
 
 def _local(values: jax.Array, processes: int) -> np.ndarray:

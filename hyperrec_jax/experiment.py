@@ -145,7 +145,10 @@ def create_training(config: Config, store: Store) -> Training:
         shapes,
         shardings,
     )
-    return Training(model, mesh, reader, step, jax.jit(create, out_shardings=shardings), template)
+    # Unoptimised: it runs once, and a compiler that optimises the draws takes longer than they do.
+    fast_compile = {"xla_backend_optimization_level": 0}
+    init = jax.jit(create, out_shardings=shardings, compiler_options=fast_compile)
+    return Training(model, mesh, reader, step, init, template)
 
 
 def _create_objective(config: Config, model: Any, settings: Config) -> Any:
@@ -157,7 +160,7 @@ def _create_objective(config: Config, model: Any, settings: Config) -> Any:
             "none; use --config.objective.name=uniform, or --config.sampler.name=fixed to train "
             "it for one preference"
         )
-    if settings["ray_per_row"] and name != "linear":
+    if settings["ray_per_row"] and not objective.linear:
         raise UserError(
             f"train.ray_per_row goes with objective linear, not with {name}: a row's losses "
             "stand alone there"
@@ -171,7 +174,8 @@ def _create_normaliser(config: Config, store: Store) -> Any:
     section = config["normaliser"]
     extra = {}
     if section["name"] == "entropy":
-        extra["base_rates"] = store.base_rates("train")
+        split = store.split("train")
+        extra["base_rates"] = np.array(split.positives) / len(split)
     return normalisation.create_normaliser(
         section["name"], store.schema.num_tasks, **options(section), **extra
     )
@@ -211,7 +215,9 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
 
         return fit(
             workdir,
-            make_dispatch(training.step),
+            make_dispatch(
+                training.step, jax.tree.map(lambda leaf: leaf.sharding, training.template)
+            ),
             training.template,
             training.init,
             training.reader,

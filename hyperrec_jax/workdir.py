@@ -42,9 +42,8 @@ def write_json(path: Path, value: Any) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(
-            json.dumps(_jsonable(value), indent=2, allow_nan=False) + "\n", "utf-8"
-        )
+        text = json.dumps(_jsonable(value), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", "utf-8")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -1,11 +1,39 @@
 """Fixtures that all tests share."""
 
 import os
-from pathlib import Path
 
+# Compiling is most of what the tests do. The compiler optimises less here, except in the commands
+# that the end-to-end tests run, which drop the variable.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 
+from configs import base
+from hyperrec_jax.data.csv_files import csv_source
+from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.store import Store
+
 ROOT = Path(__file__).resolve().parents[1]
+
+TINY_MODEL = {
+    "model.embedding_dim": 4,
+    "model.bottom_widths": (8,),
+    "model.tower_widths": (4,),
+    "train.batch_size": 256,
+    "train.epochs": 2,
+    "train.steps_per_dispatch": 4,
+}
+"""Overrides that make a run of a second or two."""
+
+TINY_EXPERTS = {
+    **{name: {"model.num_experts": 2} for name in ("pomoe", "omoe", "mmoe")},
+    "ple": {"model.num_shared_experts": 1, "model.num_task_experts": 1},
+    "metaheac": {"model.num_experts": 2, "model.num_critics": 2},
+}
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +43,43 @@ def real_data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set HYPERREC_TEST_DATA to run this test")
     return folder
+
+
+def write_own_data(folder: Path, rows: int = 4000) -> Path:
+    """Writes a small CSV log with two learnable tasks; returns its description."""
+    rng = np.random.default_rng(0)
+    country, item = rng.integers(0, 4, rows), rng.integers(0, 20, rows)
+    price, age = rng.lognormal(size=rows), rng.normal(size=rows)
+    click = rng.random(rows) < 1 / (1 + np.exp(-(country - 1.5 + 0.1 * (item - 10) + age)))
+    buy = click & (rng.random(rows) < 1 / (1 + np.exp(price - 1 + 0.5 * age)))
+    lines = ["country,item,price,age,click,buy,session"]
+    lines += [
+        f"c{c},{i},{p:.4f},{a:.4f},{int(k)},{int(b)},{row // 5}"
+        for row, (c, i, p, a, k, b) in enumerate(
+            zip(country, item, price, age, click, buy, strict=True)
+        )
+    ]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    path = folder / "own.yaml"
+    path.write_text(
+        "files: {train: log.csv}\ntest_fraction: 0.2\ncategorical: [country, item]\n"
+        "numerical: [{name: price, log1p: true}, age]\nlabels: [click, buy]\ngroup: session\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """2,880 training, 320 validation and 800 test rows, or nearly; two fields, two numericals."""
+    folder = tmp_path_factory.mktemp("data")
+    return prepare_store(csv_source(write_own_data(folder)), folder / "store", 0.1)
+
+
+def tiny_config(store: Store, preset: str = "default", **overrides: Any) -> dict[str, Any]:
+    """A config for `store` that trains in a second or two; `__` stands for a dot in a key."""
+    flat = {key.replace("__", "."): value for key, value in overrides.items()}
+    config = base.get_config(preset)
+    config.data.store = str(store.path)
+    model = flat.get("model.name", config.model.name)
+    config.update_from_flattened_dict(TINY_MODEL | TINY_EXPERTS.get(model, {}) | flat)
+    return config.to_dict()

@@ -33,6 +33,9 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             f"{path}: truncated or not a zip file ({error}); download it again"
         ) from error
     with archive:
+        # A truncated zip of stored zips still ends in a directory: that of an inner one.
+        if min((member.header_offset for member in archive.infolist()), default=0) != 0:
+            raise UserError(f"{path}: truncated or not a zip file; download it again")
         for member in archive.infolist():
             _refuse_suspicious(path, member)
         yield archive

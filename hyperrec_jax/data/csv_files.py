@@ -191,9 +191,9 @@ def _files(path: Path, values: Any) -> dict[str, list[Path]]:
         raise UserError(f"{path}: files: must name at least the train files; {_SEE_HELP}")
     _refuse_unknown(path, values, set(SPLITS), "split")
     files = {}
-    for split, patterns in values.items():
+    for split in (split for split in SPLITS if split in values):
         found = []
-        for pattern in _names(path, f"files: {split}", patterns):
+        for pattern in _names(path, f"files: {split}", values[split]):
             matches = (
                 sorted(path.parent.glob(pattern)) if "*" in pattern else [path.parent / pattern]
             )

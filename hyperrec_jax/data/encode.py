@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.metrics import auc
 
 STAGING_VERSION = 1
+_CHUNK_ROWS = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +197,7 @@ def _stage(source: Source, name: str, read: ReadRows, staging: Path) -> Path:
         return path
     writer = None
     with written_whole(path) as file:
-        for rows in read(staging):
-            batch = _to_record_batch(rows)
+        for batch in _of_one_size(_to_record_batch(rows) for rows in read(staging)):
             if writer is None:
                 writer = pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch)
@@ -205,6 +205,26 @@ def _stage(source: Source, name: str, read: ReadRows, staging: Path) -> Path:
             raise UserError(f"{source.name}: the {name} split has no rows")
         writer.close()
     return path
+
+
+def _of_one_size(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of 65,536, the last one smaller.
+
+    What is computed of the chunks, such as a mean, is then the same to the last bit however the
+    source came.
+    """
+    rest: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        while rows + len(batch) >= _CHUNK_ROWS:
+            taken = _CHUNK_ROWS - rows
+            yield pa.concat_batches([*rest, batch.slice(0, taken)])
+            batch, rest, rows = batch.slice(taken), [], 0
+        if len(batch):
+            rest.append(batch)
+            rows += len(batch)
+    if rest:
+        yield pa.concat_batches(rest)
 
 
 def _to_record_batch(rows: Rows) -> pa.RecordBatch:
@@ -249,23 +269,23 @@ class _Part:
     set_aside: Mapping[str, float]
 
     def __len__(self) -> int:
-        return sum(batch.num_rows for batch in self._record_batches())
+        with self._open() as reader:
+            last = reader.num_record_batches - 1
+            return last * _CHUNK_ROWS + reader.get_batch(last).num_rows
 
     def chunks(self) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
         """Chunks of rows, and for each split which of them belong to it: bool [row]."""
-        start = 0
-        for batch in self._record_batches():
-            rows = _from_record_batch(batch, self.num_fields)
-            stop = start + batch.num_rows
-            units = np.arange(start, stop) if rows.groups is None else rows.groups
-            chosen = set_aside(units, self.set_aside)
-            rest = ~np.any([*chosen.values(), np.zeros(len(units), bool)], axis=0)
-            yield rows, {self.name: rest, **chosen}
-            start = stop
+        with self._open() as reader:
+            for i in range(reader.num_record_batches):
+                rows = _from_record_batch(reader.get_batch(i), self.num_fields)
+                numbers = i * _CHUNK_ROWS + np.arange(len(rows.labels))
+                chosen = set_aside(numbers if rows.groups is None else rows.groups, self.set_aside)
+                rest = ~np.any([*chosen.values(), np.zeros(len(numbers), bool)], axis=0)
+                yield rows, {self.name: rest, **chosen}
 
-    def _record_batches(self) -> Iterator[pa.RecordBatch]:
-        reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-        return map(reader.get_batch, range(reader.num_record_batches))
+    def _open(self) -> pa.ipc.RecordBatchFileReader:
+        # Read and not mapped: pages of a mapped file would count as memory of the process.
+        return pa.ipc.open_file(pa.OSFile(str(self.path)))
 
 
 def set_aside(units: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:

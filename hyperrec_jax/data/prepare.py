@@ -9,14 +9,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from hyperrec_jax.cli import exit_on_user_error
 from hyperrec_jax.data.aliexpress import COUNTRIES, aliexpress_source
 from hyperrec_jax.data.census_income import census_income_source
 from hyperrec_jax.data.csv_files import SCHEMA_EXAMPLE, csv_source
 from hyperrec_jax.data.encode import Source, prepare_store
-from hyperrec_jax.data.store import ROWS_PER_RECORD_BATCH, SPLITS, Split, Store
+from hyperrec_jax.data.store import SPLITS, Store
 from hyperrec_jax.data.synthetic import SyntheticOptions, synthetic_source
 
 _SYNTHETIC = SyntheticOptions()
@@ -47,11 +45,10 @@ def summary(store: Store) -> str:
     ]
     for name in SPLITS:
         split = store.split(name)
-        positives = _positives(split, schema.num_tasks)
-        rates = positives / max(len(split), 1)
+        rows = max(len(split), 1)
         lines.append(
             f"{name:<12}{len(split):>14,}"
-            + "".join(f"{p:>{width},} {r:>7.2%}" for p, r in zip(positives, rates, strict=True))
+            + "".join(f"{count:>{width},} {count / rows:>7.2%}" for count in split.positives)
         )
     if schema.best_auc:
         lines.append(
@@ -65,17 +62,9 @@ def summary(store: Store) -> str:
     ]
     if schema.best_auc:
         lines.append(
-            "best AUC: of the true probabilities on the test split, no model can do better"
+            "best AUC: that of the true probabilities on the test split; beaten only by chance"
         )
     return "\n".join(lines)
-
-
-def _positives(split: Split, num_tasks: int) -> np.ndarray:
-    total = np.zeros(num_tasks, np.int64)
-    for start in range(0, len(split), ROWS_PER_RECORD_BATCH):
-        labels = split.slice(start, min(start + ROWS_PER_RECORD_BATCH, len(split)))["labels"]
-        total += labels.sum(0, dtype=np.int64)
-    return total
 
 
 def _parser() -> argparse.ArgumentParser:

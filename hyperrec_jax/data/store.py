@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    schema.json        version, schema, and per split its rows and a checksum per record batch
+    schema.json        version, schema; per split rows, positives, a checksum per record batch
     vocabulary.arrow   per categorical field the values that have the ids 1, 2, ...
     train.arrow        record batches of 16,384 rows; columns are fixed-size lists
     validation.arrow
@@ -113,6 +113,7 @@ class _SplitWriter:
         self._arrow_schema = _arrow_schema(columns)
         self._writer = pa.ipc.new_file(file, self._arrow_schema)
         self.rows = 0
+        self.positives = np.zeros(self._buffers["labels"].shape[1], np.int64)
         self.checksums: list[int] = []
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -137,6 +138,7 @@ class _SplitWriter:
         ]
         self._writer.write_batch(pa.record_batch(lists, schema=self._arrow_schema))
         self.checksums.append(_checksum(arrays))
+        self.positives += self._buffers["labels"][: self._filled].sum(0, dtype=np.int64)
         self.rows += self._filled
         self._filled = 0
 
@@ -216,7 +218,11 @@ class StoreWriter:
             "schema": self._schema.to_dict(),
             "vocabulary": file_checksum(self._temporary / "vocabulary.arrow"),
             "splits": {
-                split: {"rows": writer.rows, "checksums": writer.checksums}
+                split: {
+                    "rows": writer.rows,
+                    "positives": writer.positives.tolist(),
+                    "checksums": writer.checksums,
+                }
                 for split, writer in self._splits.items()
             },
         }
@@ -231,10 +237,19 @@ class Split:
 
     Attributes:
       path: The Arrow IPC file.
+      positives: Number of positive labels of each task.
     """
 
-    def __init__(self, path: Path, columns: Sequence[_Column], rows: int, checksums: Sequence[int]):
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[_Column],
+        rows: int,
+        positives: Sequence[int],
+        checksums: Sequence[int],
+    ):
         self.path = path
+        self.positives = tuple(positives)
         self._rows = rows
         self._columns = {column.name: column for column in columns}
         self._checksums = np.asarray(checksums, np.uint32)
@@ -402,7 +417,7 @@ class Store:
         self._vocabulary: pa.RecordBatch | None = None
         columns = _columns(self.schema)
         self._splits = {
-            name: Split(path / f"{name}.arrow", columns, entry["rows"], entry["checksums"])
+            name: Split(path / f"{name}.arrow", columns, **entry)
             for name, entry in contents["splits"].items()
         }
 

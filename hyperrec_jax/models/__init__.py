@@ -14,6 +14,7 @@ from hyperrec_jax.models import (
     singletask,
 )
 from hyperrec_jax.models.registry import (
+    Batch,
     MultiTaskModel,
     create_model,
     model_class,
@@ -23,6 +24,7 @@ from hyperrec_jax.models.registry import (
 )
 
 __all__ = [
+    "Batch",
     "MultiTaskModel",
     "aitm",
     "cosmos",

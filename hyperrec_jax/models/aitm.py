@@ -31,7 +31,7 @@ class AITM(MultiTaskModel):
         return jnp.stack(chain)
 
     def _attend(self, pair: Array) -> Array:
-        """Attention over two inputs `[batch, 2, width]`, each scored by itself: `[batch, width]`."""
+        """Attention over a pair `[batch, 2, width]`, each scored by itself: `[batch, width]`."""
         scores = (self.key(pair) * self.query(pair)).sum(axis=-1, keepdims=True)
         weights = nn.softmax(scores / math.sqrt(pair.shape[-1]), axis=-2)
         return (weights * self.value(pair)).sum(axis=-2)

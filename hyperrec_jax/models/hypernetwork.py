@@ -52,17 +52,17 @@ class GeneratedLinear(nn.Module):
         width, hidden = x.shape[-1], code.shape[-1]
         init = fan_in_uniform(hidden)
         kernel = self.param("kernel", init, (hidden, width, self.features)).astype(self.dtype)
-        kernel_bias = self.param("kernel_bias", init, (width, self.features)).astype(self.dtype)
+        kernel_offset = self.param("kernel_offset", init, (width, self.features)).astype(self.dtype)
         bias_kernel = self.param("bias", init, (hidden, self.features)).astype(self.dtype)
-        bias = self.param("bias_bias", init, (self.features,)).astype(self.dtype)
-        masks = [jnp.ones_like(kernel_bias), jnp.ones_like(bias)]
+        bias = self.param("bias_offset", init, (self.features,)).astype(self.dtype)
+        masks = [jnp.ones_like(kernel_offset), jnp.ones_like(bias)]
         if train and self.rate:
             masks = [dropout(self.make_rng("dropout"), mask, self.rate) for mask in masks]
         offset = (code @ bias_kernel + bias) * masks[1]
         if code.shape[-2] == 1:
-            generated = (jnp.tensordot(code[..., 0, :], kernel, 1) + kernel_bias) * masks[0]
+            generated = (jnp.tensordot(code[..., 0, :], kernel, 1) + kernel_offset) * masks[0]
             return x @ generated + offset
-        columns = jnp.concatenate([kernel, kernel_bias[None]]) * masks[0]
+        columns = jnp.concatenate([kernel, kernel_offset[None]]) * masks[0]
         products = x @ jnp.moveaxis(columns, 0, 1).reshape(width, -1)
         products = products.reshape(*products.shape[:-1], hidden + 1, self.features)
         code = jnp.concatenate([code, jnp.ones_like(code[..., :1])], axis=-1)

@@ -229,7 +229,7 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
     One random byte a unit against a threshold: a 32-bit word serves four units. The scale is the
     inverse of the kept fraction itself, so that the expectation is `x` for any rate.
     """
-    kept = 256 - round(256 * rate)
+    kept = max(256 - round(256 * rate), 1)
     if kept == 256:
         return x
     *lead, width = x.shape

@@ -1,5 +1,6 @@
 """Pareto hypernetwork (Navon et al. 2021, arXiv 2010.04104) on a shared bottom."""
 
+import itertools
 from typing import ClassVar
 
 import flax.linen as nn
@@ -33,7 +34,7 @@ class PHN(MultiTaskModel):
         self.embedding = self.new_embedding()
         self.bottom = self.new_bank(1, self.bottom_widths)
         widths = (self.bottom_widths[-1], *self.tower_widths, 1)
-        self.shapes = tuple(zip(widths[:-1], widths[1:], strict=True))
+        self.shapes = tuple(itertools.pairwise(widths))
         self.generator = GeneratedVector(
             self.num_tasks * sum((width + 1) * out for width, out in self.shapes),
             self.code_widths,

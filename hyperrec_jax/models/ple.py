@@ -1,5 +1,7 @@
 """Progressive layered extraction (Tang et al. 2020, RecSys)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
@@ -38,7 +40,7 @@ class PLE(MultiTaskModel):
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's representation after the last level, `[task, batch, width]`."""
         own, last = self.num_task_experts, len(self.bottom_widths) - 1
-        shared_input = self.embedding(batch)
+        shared_input: Any = self.embedding(batch)
         task_inputs = (shared_input,) * self.num_tasks
         for level in range(last + 1):
             shared = self.shared_experts[level](shared_input, train)

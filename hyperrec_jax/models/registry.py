@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import flax.linen as nn
-import jax
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
@@ -190,9 +189,9 @@ def _checked(what: str, hint: Any, value: Any) -> Any:
             raise UserError(f"{what} is {value!r}: choose one of {', '.join(map(str, choices))}")
         return value
     if typing.get_origin(hint) is tuple:
-        if isinstance(value, str) or not all(_positive_int(v) for v in jax.tree.leaves(value)):
+        if not (isinstance(value, list | tuple) and value and all(map(_positive_int, value))):
             raise UserError(f"{what} is {value!r}: give a list of positive integers")
-        return tuple(jax.tree.leaves(value))
+        return tuple(value)
     if hint is bool and not isinstance(value, bool):
         raise UserError(f"{what} is {value!r}: give true or false")
     if hint is int and not _positive_int(value):

@@ -98,7 +98,7 @@ class Checkpoints:
         return self._restore(self._latest, template)
 
     def restore_best(self, template: Any) -> tuple[Any, Progress] | None:
-        """As `restore_latest`, for the selected parameters: `{"params": ..., "batch_stats": ...}`."""
+        """As `restore_latest`, for the selected `{"params": ..., "batch_stats": ...}`."""
         return self._restore(self._best, template)
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ def fit(
         initial=start,
         unit="step",
         disable=jax.process_index() != 0,
-        desc=f"epoch {progress.epoch + 1}/{options.epochs}",
+        desc=_epoch_of(progress, options),
         mininterval=1.0,
         dynamic_ncols=True,
     )
@@ -178,9 +178,7 @@ def fit(
                 settle()
                 _end_epoch(state, progress, validate, options, checkpoints, log)
                 began = time.perf_counter()
-                bar.set_description(
-                    f"epoch {min(progress.epoch + 1, options.epochs)}/{options.epochs}"
-                )
+                bar.set_description(_epoch_of(progress, options))
                 if progress.finished:
                     break
             elif done // options.checkpoint_every > first // options.checkpoint_every:
@@ -191,6 +189,10 @@ def fit(
                 checkpoints.save_latest(state, progress)
                 raise stop.exception(done)
     return progress
+
+
+def _epoch_of(progress: Progress, options: LoopOptions) -> str:
+    return f"epoch {min(progress.epoch + 1, options.epochs)}/{options.epochs}"
 
 
 def _end_epoch(

@@ -50,7 +50,7 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     """
     if re.search(r"(^|/)experts/", path) and shape and shape[0] % mesh.shape["expert"] == 0:
         return PartitionSpec("expert")
-    if path.endswith("embedding/table") and shape[0] >= LARGE_TABLE_ROWS:
+    if path.endswith("embedding/embedding") and shape[0] >= LARGE_TABLE_ROWS:
         return PartitionSpec(("data", "expert"))
     return PartitionSpec()
 

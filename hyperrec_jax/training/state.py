@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from hyperrec_jax.errors import UserError
+
 Batch = dict[str, jax.Array]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """What changes from step to step.
 
     The run's random key is no part of it: every draw comes from `fold_in(key, step)`, so that a
@@ -61,14 +62,14 @@ def create_optimizer(
       accumulate_steps: Batches whose mean gradient makes one update.
 
     Raises:
-      ValueError: unknown schedule.
+      UserError: unknown schedule.
     """
     if schedule == "constant":
         main = optax.constant_schedule(learning_rate)
     elif schedule == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup_steps))
     else:
-        raise ValueError(f"optimizer.schedule={schedule!r}: take 'constant' or 'cosine'")
+        raise UserError(f"optimizer.schedule={schedule!r}: take 'constant' or 'cosine'")
     if warmup_steps:
         warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         main = optax.join_schedules([warmup, main], [warmup_steps])

@@ -178,19 +178,25 @@ def make_train_step(
 def _gram(task_losses: Callable[[Any], jax.Array], features: Any) -> jax.Array:
     """Inner products of the tasks' gradients at the features, `[task, task]`."""
     jacobian = jax.jacrev(task_losses)(features)
-    return sum(
+    products = [
         jnp.einsum("i...,j...->ij", leaf, leaf, precision="highest")
         for leaf in jax.tree.leaves(jacobian)
-    )
+    ]
+    return jnp.stack(products).sum(axis=0)
 
 
-def make_dispatch(step: Step) -> Step:
+def make_dispatch(step: Step, shardings: Any = None) -> Step:
     """Compiles several steps into one call: `dispatch(state, batches [count, batch, ...])`.
 
     The state is donated: its buffers are reused, the caller's reference is dead.
+
+    Args:
+      step: From `make_train_step`.
+      shardings: Of the state that comes out, a pytree; with those that go in, calls never compile
+        anew for a placement that the compiler chose.
     """
 
     def dispatch(state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
         return jax.lax.scan(step, state, batches)
 
-    return jax.jit(dispatch, donate_argnums=0)
+    return jax.jit(dispatch, donate_argnums=0, out_shardings=(shardings, None))

@@ -31,7 +31,10 @@ def test_shape(stores):
     assert len(store.split("train")) + len(store.split("validation")) == ROWS
     assert store.schema.tasks == ("click", "conversion")
     assert store.schema.num_numerical == 63
-    assert store.schema.field_sizes == (11, 6, 21, 36, 11, 11, 36, 186, 41, 41, *[11] * 6)
+    # Rare values of the largest field may be missing from so few rows.
+    most = np.array((11, 6, 21, 36, 11, 11, 36, 186, 41, 41, *[11] * 6))
+    assert np.all(np.array(store.schema.field_sizes) <= most)
+    assert np.all(np.array(store.schema.field_sizes) >= 0.95 * most)
     groups = store.split("test").groups(0, TEST_ROWS)
     assert 8 < np.bincount(groups - groups.min()).mean() < 12
     train = store.split("train")

@@ -1,0 +1,199 @@
+"""What all models have in common, and what is particular to one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import expit
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models import create_model, model_names
+
+SIZES, NUMERICAL, ROWS = (3, 7), 2, 8
+SMALL = {
+    "embedding_dim": 4,
+    "bottom_widths": (8, 6),
+    "tower_widths": (5,),
+    "layout": "batched",
+}
+CONDITIONED = {"cosmos", "phn", "pomoe"}
+VARIANTS = [
+    {"gate": "preference", "gate_scope": "per_task", "gate_activation": "softmax"},
+    {"gate": "additive", "gate_activation": "top_k", "gate_depth": 1, "tower_adapter": "film"},
+    {"gate": "attention", "gate_scope": "per_task", "tower_adapter": "low_rank", "norm": "layer"},
+    {"gate_scope": "per_task", "gate_depth": 3, "gate_hidden_relu": True, "preference_input": True},
+]
+
+
+def make_batch(tasks, sizes=SIZES, numerical=NUMERICAL):
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, size, ROWS) for size in sizes]
+    return {
+        "categorical": np.stack(ids, 1).astype(np.uint8) if ids else np.zeros((ROWS, 0), np.uint8),
+        "numerical": rng.normal(size=(ROWS, numerical)).astype(np.float32),
+        "labels": (rng.random((ROWS, tasks)) < 0.5).astype(np.uint8),
+    }
+
+
+def make_model(name, tasks, options=None, sizes=SIZES, numerical=NUMERICAL):
+    """A model, random variables (which take no compilation) and a batch."""
+    model = create_model(
+        name,
+        field_sizes=sizes,
+        num_numerical=numerical,
+        num_tasks=tasks,
+        options=SMALL | (options or {}),
+    )
+    batch = make_batch(tasks, sizes, numerical)
+    rng = np.random.default_rng(2)
+
+    def random(path, leaf):
+        values = rng.normal(scale=0.3, size=leaf.shape).astype(np.float32)
+        return np.exp(values) if path[-1].key == "variance" else values
+
+    key, ray = jax.random.key(0), jnp.ones(tasks) / tasks
+    shapes = jax.eval_shape(lambda: model.init(key, batch, ray, False))
+    return model, jax.tree_util.tree_map_with_path(random, shapes), batch
+
+
+def run(model, variables, batch, preference):
+    apply = jax.jit(lambda variables: model.apply(variables, batch, preference, False))
+    return np.asarray(apply(variables))
+
+
+def make_rays(tasks):
+    return np.random.default_rng(1).dirichlet(np.ones(tasks), 2).astype(np.float32)
+
+
+CASES = [(name, 3, {}) for name in model_names()] + [("pomoe", 1, {}), ("aitm", 1, {})]
+CASES += [("pomoe", 2, variant) for variant in VARIANTS]
+
+
+@pytest.mark.parametrize(("name", "tasks", "options"), CASES, ids=str)
+def test_forms_of_a_preference(name, tasks, options):
+    model, variables, batch = make_model(name, tasks, options)
+    assert model.conditioned == (name in CONDITIONED)
+    rays = make_rays(tasks)
+    rows = rays[np.arange(ROWS) % 2]
+
+    @jax.jit
+    def forms(variables):
+        features = model.apply(variables, batch, False, method="encode")
+
+        def logits(preference):
+            return model.apply(variables, features, preference, False, method="decode")
+
+        return [logits(ray) for ray in rays], logits(rays[:, None]), logits(rows)
+
+    singles, several, a_row_each = forms(variables)
+    assert singles[0].shape == (ROWS, tasks)
+    assert singles[0].dtype == jnp.float32
+    if model.conditioned:
+        assert several.shape == (2, ROWS, tasks)
+        np.testing.assert_allclose(several, singles, atol=1e-4, rtol=1e-4)
+        expected = np.stack(singles)[np.arange(ROWS) % 2, np.arange(ROWS)]
+        np.testing.assert_allclose(a_row_each, expected, atol=1e-4, rtol=1e-4)
+    else:
+        for other in (singles[1], several, a_row_each):
+            np.testing.assert_array_equal(other, singles[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in ("cosmos", "esmm", "phn", "pomoe")]
+    + [("pomoe", variant) for variant in VARIANTS],
+    ids=str,
+)
+def test_all_parameters_learn(name, options):
+    """With dropout and several rays every parameter has a gradient, which leads downhill.
+
+    The parity tests show it for the other models.
+    """
+    model, variables, batch = make_model(name, 2, options)
+    rays = make_rays(2)[:, None] if model.conditioned else make_rays(2)[0]
+
+    def loss(params):
+        logits, updates = model.apply(
+            {**variables, "params": params},
+            batch,
+            rays,
+            True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        losses = optax.sigmoid_binary_cross_entropy(logits, batch["labels"].astype(jnp.float32))
+        return losses.mean(), updates
+
+    @jax.jit
+    def descend(params):
+        gradients, updates = jax.grad(loss, has_aux=True)(params)
+        rate = 1e-3 / optax.global_norm(gradients)
+        moved = jax.tree.map(lambda p, g: p - rate * g, params, gradients)
+        return gradients, updates, loss(params)[0], loss(moved)[0]
+
+    gradients, updates, before, after = descend(variables["params"])
+    assert after < before
+    leaves = jax.tree_util.tree_leaves_with_path(gradients)
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if not np.any(leaf)] == []
+    for old, new in zip(
+        jax.tree.leaves(variables.get("batch_stats", {})), jax.tree.leaves(updates), strict=True
+    ):
+        assert np.all(old != new)
+
+
+@pytest.mark.parametrize(("sizes", "numerical"), [((), 2), ((3, 7), 0)])
+def test_one_kind_of_field_is_enough(sizes, numerical):
+    model, variables, batch = make_model("pomoe", 2, sizes=sizes, numerical=numerical)
+    logits = run(model, variables, batch, jnp.array([0.5, 0.5]))
+    assert np.all(np.isfinite(logits))
+    assert np.unique(logits).size > 2
+
+
+def test_esmm_answers_with_products():
+    model, variables, batch = make_model("esmm", 3)
+    preference = jnp.ones(3)
+
+    def networks(model):
+        return model.towers(tuple(model.encode(batch, False)), False)[..., 0].T
+
+    factors = jax.jit(lambda variables: model.apply(variables, method=networks))(variables)
+    logits = run(model, variables, batch, preference)
+    np.testing.assert_allclose(expit(logits), np.cumprod(expit(factors), axis=1), atol=1e-6)
+
+
+def test_metaheac_mean_caps_probabilities():
+    paper, variables, batch = make_model("metaheac", 2)
+    repository = make_model("metaheac", 2, {"output": "mean"})[0]
+    preference = jnp.ones(2)
+    probabilities = expit(run(paper, variables, batch, preference))
+    capped = expit(run(repository, variables, batch, preference))
+    np.testing.assert_allclose(capped, probabilities / paper.num_critics, rtol=1e-4)
+
+
+def test_metaheac_asks_for_meta_training():
+    options = {name: create_model(name, field_sizes=(3,), num_numerical=0, num_tasks=1)
+               for name in model_names()}  # fmt: skip
+    meta = {name for name, model in options.items() if model.inner_learning_rate > 0}
+    assert meta == {"metaheac"}
+    assert options["metaheac"].accumulate_steps == 2
+    assert options["mmoe"].accumulate_steps == 1
+
+
+def test_top_k_needs_that_many_experts():
+    with pytest.raises(UserError, match="gate_top_k is 9 but there are 6 experts"):
+        make_model("pomoe", 2, {"gate_top_k": 9})
+
+
+def test_single_task_networks_share_nothing():
+    model, variables, batch = make_model("singletask", 2)
+
+    def first_logits(params):
+        return model.apply({**variables, "params": params}, batch, jnp.ones(2), False)[:, 0].sum()
+
+    gradients = jax.jit(jax.grad(first_logits))(variables["params"])
+    assert np.any(gradients["embeddings_0"]["embedding"])
+    assert not np.any(gradients["embeddings_1"]["embedding"])
+    for bank in ("bottoms", "towers"):
+        for leaf in jax.tree.leaves(gradients[bank]):
+            assert not np.any(leaf[1])

@@ -1,0 +1,207 @@
+"""The step against the same mathematics written out plainly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperrec_jax import experiment
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.training.step import make_dispatch
+from tests.conftest import tiny_config
+
+
+def _batches(training, count):
+    return {k: jnp.asarray(v) for k, v in training.reader.read(0, count).items()}
+
+
+def _first(batches):
+    return {k: v[0] for k, v in batches.items()}
+
+
+def test_plain_step_is_adam_on_the_objective(small_store):
+    config = tiny_config(
+        small_store, model__name="sharedbottom", model__dropout=0.0, optimizer__l2=1e-3
+    )
+    training = experiment.create_training(config, small_store)
+    state = training.init()
+    batch = _first(_batches(training, 1))
+
+    def loss(params):
+        logits, _ = training.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch,
+            jnp.array([0.5, 0.5]),
+            True,
+            mutable=["batch_stats"],
+        )
+        labels = batch["labels"].astype(jnp.float32)
+        return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
+
+    value, gradients = jax.value_and_grad(loss)(state.params)
+    gradients = jax.tree.map(lambda g, p: g + 1e-3 * p, gradients, state.params)
+    expected = jax.tree.map(  # Adam's first step is the sign of the gradient, nearly
+        lambda p, g: p - 1e-3 * g / (jnp.abs(g) + 1e-8), state.params, gradients
+    )
+    new_state, metrics = jax.jit(training.step)(state, batch)
+    np.testing.assert_allclose(metrics.loss, value, rtol=1e-5)
+    np.testing.assert_allclose(metrics.task_losses.mean(), value, rtol=1e-5)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        got = new_state.params
+        for key in path:
+            got = got[key.key]
+        # Where a gradient is all but zero its sign is rounding.
+        close = np.isclose(leaf, got, atol=2e-5)
+        assert close.mean() > 0.99, path
+
+
+def test_dispatch_is_the_step_repeated_with_other_rays_each_time(small_store):
+    training = experiment.create_training(tiny_config(small_store), small_store)
+    batches = _batches(training, 3)
+    state = training.init()
+    step = jax.jit(training.step)
+    for index in range(3):
+        state, _ = step(state, {k: v[index] for k, v in batches.items()})
+    dispatch = make_dispatch(training.step)
+    scanned, metrics = dispatch(training.init(), batches)
+    assert metrics.loss.shape == (3,)
+    assert int(scanned.step) == 3
+    for one, other in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(scanned.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert len(np.unique(metrics.rays[:, 0, 0])) == 3
+    np.testing.assert_allclose(metrics.rays.sum(-1), 1, rtol=1e-5)
+    _, again = dispatch(training.init(), batches)
+    np.testing.assert_array_equal(metrics.rays, again.rays)
+
+
+OBJECTIVES = [
+    ("linear", {"train__rays": 4}),
+    ("linear", {"train__ray_per_row": True, "model__gate": "preference"}),
+    ("cosine_original", {}),
+    ("smooth_chebyshev", {"train__rays": 4, "normaliser__name": "running_scale"}),
+    ("epo", {}),
+    ("hypervolume", {"train__rays": 6, "normaliser__name": "entropy"}),
+]
+"""One of each kind: one ray, several, a ray a row, from gradients, over all rays at once."""
+
+
+@pytest.mark.parametrize(("name", "options"), OBJECTIVES)
+def test_conditioned_objectives_lower_the_losses(small_store, name, options):
+    config = tiny_config(small_store, objective__name=name, **options)
+    _assert_learns(experiment.create_training(config, small_store))
+
+
+@pytest.mark.parametrize("name", ["mgda", "famo"])
+def test_baselines_lower_the_losses(small_store, name):
+    config = tiny_config(small_store, model__name="mmoe", objective__name=name)
+    _assert_learns(experiment.create_training(config, small_store))
+
+
+def _assert_learns(training):
+    dispatch = make_dispatch(training.step)
+    batches = _batches(training, 10)
+    state, metrics = dispatch(training.init(), batches)
+    before = metrics.task_losses[0].sum()
+    for _ in range(2):
+        state, metrics = dispatch(state, batches)
+    assert jnp.isfinite(metrics.loss).all()
+    assert metrics.task_losses[-1].sum() < before
+
+
+def test_meta_training_adapts_on_one_half_and_learns_on_the_other(small_store):
+    config = tiny_config(
+        small_store,
+        model__name="metaheac",
+        model__dropout=0.0,
+        model__num_experts=2,
+        model__num_critics=2,
+        model__inner_learning_rate=0.5,
+    )
+    training = experiment.create_training(config, small_store)
+    state = training.init()
+    batch = _first(_batches(training, 1))
+    support = {k: v[:128] for k, v in batch.items()}
+    query = {k: v[128:] for k, v in batch.items()}
+
+    def loss(params, stats, rows):
+        logits, updates = training.model.apply(
+            {"params": params, "batch_stats": stats},
+            rows,
+            jnp.array([0.5, 0.5]),
+            True,
+            mutable=["batch_stats"],
+        )
+        labels = rows["labels"].astype(jnp.float32)
+        losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+        return losses.mean(), updates["batch_stats"]
+
+    gradients, stats = jax.grad(loss, has_aux=True)(state.params, state.batch_stats, support)
+    adapted = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradients)
+    expected, _ = loss(adapted, stats, query)
+    unadapted, _ = loss(state.params, stats, query)
+    step = jax.jit(training.step)
+    new_state, metrics = step(state, batch)
+    np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
+    assert abs(float(metrics.loss - unadapted)) > 1e-4
+    # Two batches make one update.
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, new_state.params)
+    assert all(jax.tree.leaves(same))
+    newer_state, _ = step(new_state, batch)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, newer_state.params)
+    assert not all(jax.tree.leaves(same))
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
+    config = tiny_config(small_store, train__skip_nonfinite=True)
+    training = experiment.create_training(config, small_store)
+    state = training.init()
+    batch = _first(_batches(training, 1))
+    bad = batch | {"numerical": batch["numerical"].at[3, 1].set(jnp.nan)}
+    step = jax.jit(training.step)
+    new_state, metrics = step(state, bad)
+    assert not jnp.isfinite(metrics.loss)
+    assert int(metrics.skipped) == 1
+    assert int(new_state.step) == 1
+    for one, other in zip(
+        jax.tree.leaves(state.variables), jax.tree.leaves(new_state.variables), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    newer_state, metrics = step(new_state, batch)
+    assert jnp.isfinite(metrics.loss)
+    assert int(newer_state.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__name": "mmoe", "objective__name": "linear"}, "takes none"),
+        ({"objective__name": "chebyshev", "train__ray_per_row": True}, "ray_per_row"),
+        ({"objective__name": "epo", "train__rays": 2}, "one preference a batch"),
+        ({"model__name": "nothing"}, "nothing"),
+        ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
+        ({"objective__name": "linear", "objective__weight": 0.1}, "no option 'weight'"),
+        ({"mesh__data": 7}, "devices"),
+        ({"optimizer__schedule": "steep"}, "schedule"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(small_store, overrides, message):
+    with pytest.raises(UserError, match=message):
+        experiment.create_training(tiny_config(small_store, **overrides), small_store)
+
+
+def test_an_unconditioned_model_can_be_trained_for_one_preference(small_store):
+    config = tiny_config(
+        small_store,
+        model__name="mmoe",
+        objective__name="linear",
+        sampler__name="fixed",
+        sampler__rays=(0.25, 0.75),
+    )
+    training = experiment.create_training(config, small_store)
+    _, metrics = jax.jit(training.step)(training.init(), _first(_batches(training, 1)))
+    np.testing.assert_allclose(
+        metrics.loss, metrics.task_losses @ jnp.array([0.25, 0.75]), rtol=1e-5
+    )
