@@ -112,9 +112,7 @@ class JaxRunner:
     def evaluate(self, num_rays: int) -> float:
         """Seconds of scoring the test rows under a grid, and of all metrics."""
         schema = self._store.schema
-        rays = experiment.evaluation_preferences(
-            self._training.model, schema.num_tasks, num_rays
-        )
+        rays = experiment.evaluation_preferences(self._training.model, schema.num_tasks, num_rays)
 
         def run() -> None:
             scores = score_split(
@@ -129,9 +127,7 @@ class JaxRunner:
 
         return timed(run)
 
-    def curve(
-        self, weights: Mapping[str, np.ndarray], steps: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, weights: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Trains from a peer's weights.
 
         Returns:

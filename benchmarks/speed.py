@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.generate import FIELD_SIZES, NUM_NUMERICAL, write_csv, write_store
 from benchmarks.measure import MIB, Local, Remote, Runner, alternate, growth_exponent, table
 from benchmarks.measure import machine as describe_machine
+from hyperrec_jax.data.store import Store
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
@@ -45,6 +46,8 @@ class Settings:
     Attributes:
       rows: Training rows.
       test_rows: Rows that are scored.
+      field_sizes: Ids of each field.
+      num_numerical: Numbers a row.
       batch_size: Rows a step.
       steps: Steps a dispatch.
       dispatches: Dispatches timed at once.
@@ -60,6 +63,8 @@ class Settings:
 
     rows: int = 100_000
     test_rows: int = 6_144
+    field_sizes: tuple[int, ...] = FIELD_SIZES
+    num_numerical: int = NUM_NUMERICAL
     batch_size: int = 2_048
     steps: int = 8
     dispatches: int = 2
@@ -112,6 +117,8 @@ class Settings:
 QUICK = Settings(
     rows=1024,
     test_rows=300,
+    field_sizes=(5, 3),
+    num_numerical=2,
     batch_size=128,
     steps=2,
     dispatches=1,
@@ -148,10 +155,17 @@ class Bench:
     @functools.cached_property
     def store(self) -> Path:
         """The generated store of AliExpress' shape, with CSV files beside it."""
-        store = write_store(self.folder / "store", self.settings.rows, self.settings.test_rows)
+        settings = self.settings
+        store = self.write_store("store", settings.rows, other_rows=settings.test_rows)
         for split in ("train", "test"):
             write_csv(store.split(split), store.schema, self.folder / f"{split}.csv")
         return store.path
+
+    def write_store(self, name: str, rows: int, **shape: Any) -> Store:
+        """A generated store; `shape` goes to `generate.write_store` in place of the settings."""
+        settings = self.settings
+        default = {"field_sizes": settings.field_sizes, "num_numerical": settings.num_numerical}
+        return write_store(self.folder / name, rows, **default | shape)
 
     def open(self, factory: Callable[..., Any], *arguments: Any) -> Runner:
         """A runner, in a process of its own unless the settings say otherwise."""
@@ -358,9 +372,7 @@ def profile_part(bench: Bench) -> str:
     """Where the time of our step goes."""
     pieces, seconds = bench.system(FOLDED)("profile", bench.settings.dispatches)
     bench.close()
-    lines = [
-        (piece.name, f"{1e3 * piece.seconds:.1f}", f"{piece.share:.0%}") for piece in pieces
-    ]
+    lines = [(piece.name, f"{1e3 * piece.seconds:.1f}", f"{piece.share:.0%}") for piece in pieces]
     return (
         f"## Where the step's time goes\n\n{table(('part', 'ms', 'share'), lines)}\n\n"
         f"A step takes {1e3 * seconds:.0f} ms under XLA's trace, which times every operation on "
@@ -386,7 +398,7 @@ def scaling_part(bench: Bench) -> str:
     return (
         f"## Growth\n\n{table(header, lines)}\n\n"
         "From the store through the pipeline; the other dimensions stay at the defaults (`fields` "
-        "of 50 ids each, `vocabulary`: ids of each of the 16 fields)."
+        "of 50 ids each, `vocabulary`: ids of each field)."
     )
 
 
@@ -406,8 +418,8 @@ def _grown(bench: Bench, dimension: str, value: int) -> tuple[float, int]:
         shape["num_tasks"] = value
         overrides["sampler__concentration"] = tuple(np.resize((1.0, 1.2), value).tolist())
     elif dimension == "vocabulary":
-        shape["field_sizes"] = (value,) * len(FIELD_SIZES)
-    store = write_store(bench.folder / "grown", rows, **shape)
+        shape["field_sizes"] = (value,) * len(settings.field_sizes)
+    store = bench.write_store("grown", rows, **shape)
     runner = bench.open_jax(store.path, **overrides)
     runner("train", 1)
     seconds = statistics.median(runner("train", 1) for _ in range(settings.rounds))
@@ -419,7 +431,7 @@ def _grown(bench: Bench, dimension: str, value: int) -> tuple[float, int]:
 def accelerator_part(bench: Bench) -> str:
     """Time of an epoch whose rows live on the device, and evaluation there."""
     settings = bench.settings
-    store = write_store(bench.folder / "store", settings.rows, settings.test_rows).path
+    store = bench.write_store("store", settings.rows, other_rows=settings.test_rows).path
     lines = []
     for dtype, batch_size, steps in settings.variants:
         options = {
@@ -440,8 +452,8 @@ def accelerator_part(bench: Bench) -> str:
         runner.close()
         streaming = bench.open_jax(store, False, **options)
         streaming("train", 1)
-        streamed = settings.dispatches * steps * batch_size / streaming(
-            "train", settings.dispatches
+        streamed = (
+            settings.dispatches * steps * batch_size / streaming("train", settings.dispatches)
         )
         streaming.close()
         lines.append(
@@ -462,8 +474,8 @@ def accelerator_part(bench: Bench) -> str:
     )  # fmt: skip
     return (
         f"## {device}: an epoch of {settings.rows:,} rows on the device\n\n{table(header, lines)}"
-        f"\n\n{len(FIELD_SIZES)} fields, {NUM_NUMERICAL} numericals; ids as the store has them, "
-        "numericals in the variant's type; the order of the rows is drawn anew each epoch. "
+        f"\n\n{len(settings.field_sizes)} fields, {settings.num_numerical} numericals; ids as the "
+        "store has them, numericals in the variant's type; the order of the rows is drawn anew each epoch. "
         f"Evaluation: {settings.test_rows:,} rows streamed from the store, metrics included."
     )
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hyperrec_jax.errors import Preempted, TrainingError, UserError
+from hyperrec_jax.workdir import flatten
 
 EXIT_CODES = {UserError: 2, TrainingError: 3, Preempted: 75, KeyboardInterrupt: 130}
 """2: the user's mistake; 3: training went wrong; 75: stopped by SIGTERM, run again to go on
@@ -68,6 +70,42 @@ def load_config(flag: Any) -> dict[str, Any]:
     return config.to_dict()
 
 
+def read_config(
+    path: str, preset: str, values: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A config file as a nested dictionary, for commands that are not run by absl.
+
+    Args:
+      path: The file.
+      preset: One of its presets.
+      values: Values by dotted key.
+      overrides: The user's values over those, `key=value` each, the value in YAML.
+
+    Raises:
+      UserError: the file, the preset or a key does not exist, or a value is of the wrong kind.
+    """
+    import yaml
+
+    if not Path(path).exists():
+        raise UserError(f"--config {path}: no such file")
+    config = _get_config(path, preset)
+    flat: dict[str, Any] = dict(values)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UserError(f"--set {override}: give key=value, such as model.num_experts=8")
+        flat[key] = yaml.safe_load(text)
+    for key, value in flat.items():
+        if key not in flatten(config.to_dict()):
+            raise UserError(f"{path}: no config key {key!r}")
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--set {key}: {_one_line(error)}") from error
+    return config.to_dict()
+
+
 def config_name(flag: Any) -> str:
     """The name of the config file without folder and ending."""
     from ml_collections import config_flags
@@ -118,4 +156,7 @@ def run_absl(main: Callable[[], int | None]) -> NoReturn:
             raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help")
         return main()
 
+    # Orbax and Grain tell their settings as warnings; ours go through the standard loggers.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
     exit_on_user_error(parse_and_run)

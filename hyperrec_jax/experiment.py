@@ -196,6 +196,7 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     settings = config["train"]
     training = create_training(config, store)
     with workdirs.open_workdir(workdir, config, store.schema):
+        workdirs.keep_vocabulary(workdir, store.path / workdirs.VOCABULARY)
         score = make_score_fn(training.model)
         rays = evaluation_preferences(training.model, store.schema.num_tasks, settings["grid"])
         validation = store.split("validation")
@@ -319,13 +320,12 @@ def load(workdir: Path) -> Trained:
     schema = workdirs.load_schema(workdir)
     model = create_model(config, schema)
     mesh = sharding.make_mesh(**config["mesh"])
-    create = functools.partial(
-        model.init,
-        jax.random.key(0),
-        example_batch(schema),
-        jnp.full((schema.num_tasks,), 1 / schema.num_tasks),
-        False,
-    )
+
+    def create() -> Any:
+        preference = jnp.full((schema.num_tasks,), 1 / schema.num_tasks)
+        variables = model.init(jax.random.key(0), example_batch(schema), preference, False)
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
     shapes = jax.eval_shape(create)
     template = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

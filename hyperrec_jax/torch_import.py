@@ -4,15 +4,21 @@ The original is MTReclib with its PO-MoE fork; its mmoe, whose gate draws unseed
 taken as MTReclib has it. Keys are those of its `state_dict`, such as `expert.0.mlp.0.weight`.
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperrec_jax import cli, experiment
+from hyperrec_jax import workdir as workdirs
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.registry import MultiTaskModel
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 
 Tree = dict[str, Any]
 
@@ -362,3 +368,128 @@ _LAYOUTS: dict[str, Callable[[_Reader, Any], dict[str, Tree]]] = {
     "sharedbottom": _sharedbottom,
     "singletask": _singletask,
 }
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    store: Store,
+    workdir: Path,
+    config: experiment.Config,
+    raw_field_sizes: Sequence[int] | None = None,
+) -> None:
+    """Makes a workdir of a checkpoint of the original: to evaluate, and to train further.
+
+    Args:
+      checkpoint: A `state_dict` that the original saved with `torch.save`.
+      store: Data with the vocabulary of raw ids that the original's table is indexed by.
+      workdir: The folder to make.
+      config: Of the model that the checkpoint holds.
+      raw_field_sizes: See `convert`.
+
+    Raises:
+      UserError: the file can't be read or does not fit the model, or the folder holds a run.
+    """
+    state_dict = _load_state_dict(checkpoint)
+    training = experiment.create_training(config, store)
+    vocabularies = [store.vocabulary(field.name).to_pylist() for field in store.schema.categorical]
+    variables = convert(
+        state_dict, config["model"]["name"], training.model, vocabularies, raw_field_sizes
+    )
+    state = training.init()
+    placed = jax.tree.map(
+        lambda old, new: jax.device_put(jnp.asarray(new, old.dtype), old.sharding),
+        state.variables,
+        {"batch_stats": {}} | variables,
+    )
+    if (workdir / "config.json").exists():
+        raise UserError(f"--workdir {workdir}: holds a run already; take another folder")
+    with workdirs.open_workdir(workdir, config, store.schema):
+        checkpoints = Checkpoints(workdir)
+        progress = Progress(data_fingerprint=store.fingerprint)
+        checkpoints.save_best(placed, 0, progress)
+        checkpoints.save_latest(state.replace(**placed), progress)
+        checkpoints.close()
+
+
+def _load_state_dict(path: Path) -> Mapping[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            "reading PyTorch checkpoints needs PyTorch: pip install 'hyperrec-jax[torch]'"
+        ) from error
+    try:
+        # weights_only: a pickle could run code, a state dict of tensors can't.
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"{path}: not a PyTorch state dict of tensors ({reason})") from error
+    if not isinstance(state_dict, Mapping):
+        raise UserError(f"{path}: holds a {type(state_dict).__name__}, not a state dict")
+    return state_dict
+
+
+def _parse_sizes(text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--field-sizes {text}: give whole numbers, comma between") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: see `import_checkpoint`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m hyperrec_jax.torch_import",
+        description="Makes a workdir of a checkpoint of the PyTorch original, for evaluate.py and "
+        "for further training with train.py.",
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="state dict (.pt)")
+    parser.add_argument("--model", required=True, choices=sorted(_LAYOUTS))
+    parser.add_argument(
+        "--schema",
+        "--store",
+        dest="store",
+        type=Path,
+        required=True,
+        help="folder of the prepared data that it was trained on; the schema and the ids are in it",
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--config", default="configs/base.py", help="config file (default: configs/base.py)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="config values where the checkpoint differs, such as model.num_experts=8",
+    )
+    parser.add_argument(
+        "--field-sizes",
+        help="rows of each field in the original's embedding table, comma between (default: the "
+        "largest id seen in training plus 1)",
+    )
+    arguments = parser.parse_args(argv)
+    original = {"model.name": arguments.model, "data.store": str(arguments.store)}
+    if arguments.model == "metaheac":
+        original["model.output"] = "mean"
+    preset = "original" if arguments.model == "pomoe" else "default"
+    config = cli.read_config(arguments.config, preset, original, arguments.overrides)
+    sizes = _parse_sizes(arguments.field_sizes) if arguments.field_sizes else None
+    store = Store.open(arguments.store)
+    import_checkpoint(arguments.checkpoint, store, arguments.workdir, config, sizes)
+    print(
+        f"imported to {arguments.workdir}; next: python evaluate.py --workdir {arguments.workdir}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.exit_on_user_error(main)

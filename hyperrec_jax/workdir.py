@@ -3,6 +3,7 @@
 config.json      the full config                   checkpoints/  the latest states
 versions.json    packages, Python, devices         best/         the selected state
 metrics.jsonl    a line a logged step or epoch     evaluation/   what evaluate.py wrote
+schema.json      what the model reads              vocabulary.arrow  the values behind the ids
 """
 
 import contextlib
@@ -11,15 +12,19 @@ import json
 import math
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hyperrec_jax.data.files import written_whole
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.errors import UserError
 
 Config = dict[str, Any]
+
+VOCABULARY = "vocabulary.arrow"
 
 _FREE_KEYS = (
     "train.epochs",
@@ -119,6 +124,27 @@ def _check_same(workdir: Path, config: Config) -> None:
         )
 
 
+def keep_vocabulary(workdir: Path, source: Path) -> None:
+    """Copies a store's vocabulary, so that raw rows can be scored where the store is not.
+
+    Args:
+      workdir: The folder.
+      source: The store's vocabulary file.
+
+    Raises:
+      UserError: it can't be copied.
+    """
+    import jax
+
+    if jax.process_index() != 0:
+        return
+    try:
+        with written_whole(workdir / VOCABULARY) as target, source.open("rb") as file:
+            shutil.copyfileobj(file, target)
+    except OSError as error:
+        raise UserError(f"{workdir / VOCABULARY}: can't be written ({error.strerror})") from error
+
+
 def load_config(workdir: Path) -> Config:
     """The config that a run was begun with.
 
@@ -147,6 +173,15 @@ def _read_json(workdir: Path, name: str) -> Any:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
+
+
+def load_versions(workdir: Path) -> dict[str, Any]:
+    """What the run was trained with.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    return _read_json(workdir, "versions.json")
 
 
 def versions() -> dict[str, Any]:

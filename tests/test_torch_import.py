@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from hyperrec_jax import experiment
+from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
-from hyperrec_jax.torch_import import convert
+from hyperrec_jax.torch_import import convert, main
 from tests.models.torch_reference import REFERENCES
 
 RAW_SIZES, NUMERICAL = (5, 9), 3
@@ -117,3 +120,74 @@ def test_options_that_the_original_lacks_are_refused(options, message):
     state = make_state("pomoe").state_dict()
     with pytest.raises(UserError, match=message):
         convert(state, "pomoe", make_model("pomoe", **options), VOCABULARIES)
+
+
+@pytest.fixture(scope="module")
+def synthetic_store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("synthetic") / "store"
+    return prepare_store(synthetic_source(SyntheticOptions(rows=3000, test_rows=500)), path, 0.1)
+
+
+def _import(store, checkpoint, workdir):
+    sizes = "model.embedding_dim=8 model.bottom_widths=[16,12] model.tower_widths=[10,6]"
+    overrides = [
+        word
+        for value in [*sizes.split(), "model.num_experts=4", "train.batch_size=256"]
+        for word in ("--set", value)
+    ]
+    files = ["--checkpoint", checkpoint, "--store", store.path, "--workdir", workdir]
+    return main([*map(str, files), "--model", "pomoe", *overrides])
+
+
+def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_path):
+    store = synthetic_store
+    raw_sizes = [
+        max(store.vocabulary(field.name).to_pylist()) + 1 for field in store.schema.categorical
+    ]
+    torch.manual_seed(0)
+    reference = REFERENCES["pomoe"](raw_sizes, 63, 2).eval()
+    torch.save(reference.state_dict(), tmp_path / "model.pt")
+    assert _import(store, tmp_path / "model.pt", tmp_path / "run") == 0
+
+    trained = experiment.load(tmp_path / "run")
+    batch = store.split("train").slice(0, 50)
+    raw = np.stack(
+        [
+            np.array([0, *store.vocabulary(field.name).to_pylist()])[batch["categorical"][:, i]]
+            for i, field in enumerate(store.schema.categorical)
+        ],
+        axis=1,
+    )
+    ray = np.array([0.25, 0.75], np.float32)
+    with torch.no_grad():
+        expected = reference(
+            torch.from_numpy(raw), torch.from_numpy(np.array(batch["numerical"])), torch.tensor(ray)
+        )
+    logits = trained.model.apply(trained.variables, batch, ray, False)
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+    config = trained.config | {"train": trained.config["train"] | {"epochs": 1}}
+    assert experiment.train(config, tmp_path / "run", store).epoch == 1
+    with pytest.raises(UserError, match="holds a run already"):
+        _import(store, tmp_path / "model.pt", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"no zip", "not a PyTorch state dict"), (None, "no such file")]
+)
+def test_a_file_that_is_no_state_dict_is_refused(synthetic_store, tmp_path, content, message):
+    path = tmp_path / "model.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        _import(synthetic_store, path, tmp_path / "run")
+
+
+def test_a_pickle_that_would_run_code_is_refused(synthetic_store, tmp_path):
+    class Mischief:
+        def __reduce__(self):
+            return print, ("ran",)
+
+    torch.save({"weight": Mischief()}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="not a PyTorch state dict"):
+        _import(synthetic_store, tmp_path / "model.pt", tmp_path / "run")

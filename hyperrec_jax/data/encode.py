@@ -184,7 +184,12 @@ def _open_staging(staging: Path, provenance: str) -> None:
     mark = staging / "provenance"
     if not (mark.exists() and mark.read_text() == provenance):
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        try:
+            staging.mkdir(parents=True)
+        except FileNotFoundError as error:  # a folder that the system lets nobody make
+            raise UserError(
+                f"{staging.parent}: cannot be written; choose another output folder"
+            ) from error
         mark.write_text(provenance)
 
 

@@ -100,9 +100,7 @@ def resident_bytes(split: Split, numerical_dtype: str) -> int:
     return len(split) * sum(c.shape[1] * c.dtype.itemsize for c in columns.values())
 
 
-def _converted(
-    columns: Mapping[str, np.ndarray], numerical_dtype: str
-) -> dict[str, np.ndarray]:
+def _converted(columns: Mapping[str, np.ndarray], numerical_dtype: str) -> dict[str, np.ndarray]:
     dtype = jnp.dtype(numerical_dtype)
     return {**columns, "numerical": columns["numerical"].astype(dtype, copy=False)}
 

@@ -239,22 +239,25 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
 
 
 def batch_norm(
-    x: Array, scale: Array, shift: Array, stats: Parameters, train: bool
+    x: Array, bias: Array, scale: Array, shift: Array, stats: Parameters, train: bool
 ) -> tuple[Array, Parameters]:
-    """Normalises over the batch axis -2 in one pass, with the semantics of `torch.nn.BatchNorm1d`.
+    """Normalises `x + bias` over the batch axis -2, with the semantics of `torch.nn.BatchNorm1d`.
 
-    Under `jit` with a sharded batch the statistics are those of the global batch. Leading axes,
-    such as several rays, are normalised apart, and the running estimates follow their mean.
+    One pass gives mean and variance. The bias of the dense layer before moves nothing but the
+    running mean, so that it takes no pass of its own. Under `jit` with a sharded batch the
+    statistics are those of the global batch. Leading axes, such as several rays, are normalised
+    apart, and the running estimates follow their mean.
 
     Args:
       x: `[..., batch, width]`.
+      bias: `[width]`.
       scale: `[width]`.
       shift: `[width]`.
       stats: Running `mean` and `variance`, `[width]` each.
       train: Whether to normalise by the batch rather than by the running estimates.
 
     Returns:
-      The normalised `x` and the new running estimates (whose variance is the unbiased one).
+      The normalised input and the new running estimates (whose variance is the unbiased one).
     """
     if train:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -267,10 +270,10 @@ def batch_norm(
                 + MOMENTUM * lax.stop_gradient(new).reshape(-1, new.shape[-1]).mean(axis=0)
             ),
             stats,
-            {"mean": mean, "variance": unbiased},
+            {"mean": mean + bias, "variance": unbiased},
         )
     else:
-        mean, variance = stats["mean"], stats["variance"]
+        mean, variance = stats["mean"] - bias, stats["variance"]
     slope = scale * lax.rsqrt(variance + EPSILON)
     return (x * slope + (shift - mean * slope)).astype(x.dtype), stats
 
@@ -395,13 +398,13 @@ class Bank(nn.Module):
         updated = []
         for index in range(len(self.widths)):
             layer = layers[index]
-            y = x @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)
-            y = adapter.before_norm(layer, x, y, code)
+            bias, scale, shift = layer["bias"], layer["scale"], layer["shift"]
+            y = adapter.before_norm(layer, x, x @ layer["kernel"].astype(self.dtype), code)
             if self.norm == "batch":
-                y, new = batch_norm(y, layer["scale"], layer["shift"], stats[index], train)
+                y, new = batch_norm(y, bias, scale, shift, stats[index], train)
                 updated.append(new)
             else:
-                y = layer_norm(y, layer["scale"], layer["shift"])
+                y = layer_norm(y + bias.astype(self.dtype), scale, shift)
             x = nn.relu(adapter.after_norm(layer, y, code))
             if train:
                 x = dropout(jax.random.fold_in(key, index), x, self.dropout)

@@ -158,7 +158,8 @@ def test_batch_norm_is_that_of_torch(train):
     stats = {"mean": oracle.running_mean.numpy(), "variance": oracle.running_var.numpy()}
     stats = jax.tree.map(np.array, stats)
     scale, shift = (values.detach().numpy() for values in (oracle.weight, oracle.bias))
-    y, new = layers.batch_norm(x, scale, shift, stats, train)
+    bias = np.linspace(-1, 1, 5, dtype=np.float32)
+    y, new = layers.batch_norm(x - bias, bias, scale, shift, stats, train)
     np.testing.assert_allclose(y, oracle(torch.from_numpy(x)).detach(), atol=1e-5)
     np.testing.assert_allclose(new["mean"], oracle.running_mean, atol=1e-6)
     np.testing.assert_allclose(new["variance"], oracle.running_var, rtol=1e-5)
@@ -168,8 +169,8 @@ def test_batch_norm_normalises_every_ray_apart():
     x = jax.random.normal(jax.random.key(0), (3, 16, 5)) * jnp.arange(1, 4)[:, None, None]
     one, zero = jnp.ones(5), jnp.zeros(5)
     stats = {"mean": zero, "variance": one}
-    y, new = layers.batch_norm(x, one, zero, stats, True)
-    apart = [layers.batch_norm(ray, one, zero, stats, True) for ray in x]
+    y, new = layers.batch_norm(x, zero, one, zero, stats, True)
+    apart = [layers.batch_norm(ray, zero, one, zero, stats, True) for ray in x]
     np.testing.assert_allclose(y, jnp.stack([ray for ray, _ in apart]), atol=1e-5)
     for name, value in new.items():
         expected = np.mean([stats[name] for _, stats in apart], axis=0)

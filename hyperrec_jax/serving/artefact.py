@@ -1,0 +1,81 @@
+"""Reads what `hyperrec_jax.export` wrote; needs JAX, but nothing of the training code."""
+
+import functools
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export as jax_export
+
+from hyperrec_jax.data.files import file_checksum
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.serving.predictor import Predictor
+from hyperrec_jax.serving.preprocess import Preprocessor
+
+FORMAT = 1
+MANIFEST = "model.json"
+FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
+
+
+def load_exported(folder: Path) -> Predictor:
+    """The model in a folder.
+
+    Raises:
+      UserError: there is none, it is damaged, or of another version.
+    """
+    manifest = _read_manifest(folder)
+    for name in FILES:
+        path = folder / name
+        if not path.exists() or file_checksum(path) != manifest["checksums"][name]:
+            raise UserError(f"{path}: damaged or missing; export the model again")
+    try:
+        with np.load(folder / "weights.npz", allow_pickle=False) as archive:
+            weights = jax.device_put({name: archive[name] for name in archive.files})
+        programs = {
+            name: jax_export.deserialize(bytearray((folder / f"{name}.jaxexport").read_bytes()))
+            for name in ("grid", "each")
+        }
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{folder}: this JAX ({jax.__version__}) can't read a model of JAX "
+            f"{manifest['exported_with']['jax']} ({' '.join(str(error).split())}); export it again"
+        ) from error
+    platform = jax.default_backend()
+    if platform not in manifest["platforms"] and platform != "gpu":
+        raise UserError(f"{folder}: the model runs on {manifest['platforms']}, not on {platform}")
+    scores = {
+        name: functools.partial(jax.jit(program.call), weights)
+        for name, program in programs.items()
+    }
+    return Predictor(
+        preprocess=Preprocessor.open(
+            Schema.from_dict(manifest["schema"]), folder / "vocabulary.arrow"
+        ),
+        grid=scores["grid"],
+        each=scores["each"],
+        conditioned=manifest["conditioned"],
+        config=manifest["config"],
+        versions=manifest["exported_with"],
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: no exported model here; write one with `python -m hyperrec_jax.export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error}); export the model again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise UserError(
+            f"{path}: of format {found!r}, and this program reads {FORMAT}; export it again"
+        )
+    return manifest

@@ -1,0 +1,124 @@
+"""A model that takes raw rows and any preference."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.preferences import normalise
+from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
+
+ROW_BUCKETS = (8, 32, 128, 512, 2048)
+"""Rows a call of the compiled model: a chunk is padded to one of these, so that no more than so
+many shapes are ever compiled."""
+RAY_BUCKETS = (1, 8)
+"""The same for preferences."""
+
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+"""`score(categorical, numerical, preferences) -> logits`, compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """Probabilities of raw rows under any preference.
+
+    Attributes:
+      preprocess: From raw rows to arrays.
+      grid: Scores all rows under each of some preferences `[ray, task]`: `[ray, row, task]`.
+      each: Scores each row under its own preference `[row, task]`: `[row, task]`.
+      conditioned: Whether the model takes a preference at all.
+      config: What it was trained with.
+      versions: Of the packages that made it.
+    """
+
+    preprocess: Preprocessor
+    grid: Score
+    each: Score
+    conditioned: bool
+    config: dict[str, Any]
+    versions: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.preprocess.schema.tasks
+
+    def predict(self, rows: RawRows, preference: ArrayLike | None = None) -> np.ndarray:
+        """Probabilities of rows under one preference or several.
+
+        Args:
+          rows: A pandas or Polars frame, an Arrow table, or a list with a dictionary a row.
+          preference: A weight for each task, `[task]`, or several `[ray, task]`; scaled to sum to
+            one. None stands for equal weights.
+
+        Returns:
+          float32 `[row, task]`, or `[ray, row, task]` where several preferences are given.
+
+        Raises:
+          UserError: rows or preference are not as the model needs them.
+        """
+        rays = self.rays(preference)
+        probabilities = self.predict_encoded(self.preprocess(rows), np.atleast_2d(rays))
+        return probabilities[0] if rays.ndim == 1 else probabilities
+
+    def rays(self, preference: ArrayLike | None, where: str = "preference") -> np.ndarray:
+        """A preference as float32 weights that sum to one, `[..., task]`.
+
+        Raises:
+          UserError: it is negative, all zero, not numbers, or of the wrong length.
+        """
+        if preference is None:
+            return np.full(len(self.tasks), 1 / len(self.tasks), np.float32)
+        try:
+            weights = np.asarray(preference, np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: {preference!r} is not a list of numbers") from None
+        if weights.ndim not in (1, 2) or not weights.size:
+            raise UserError(f"{where}: give one number a task, such as 0.3,0.7")
+        return normalise(weights, len(self.tasks), where).astype(np.float32)
+
+    def predict_encoded(self, batch: Encoded, rays: np.ndarray) -> np.ndarray:
+        """Probabilities `[ray, row, task]` of encoded rows under rays `[ray, task]`."""
+        result = np.empty((len(rays), len(batch), len(self.tasks)), np.float32)
+        for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
+            arrays = _padded_rows(batch, rows)
+            for chosen in _chunks(len(rays), RAY_BUCKETS[-1]):
+                logits = np.asarray(self.grid(*arrays, _padded(rays[chosen], RAY_BUCKETS)))
+                # A model that takes no preference answers with one ray, which stands for all.
+                kept = logits[: chosen.stop - chosen.start, : rows.stop - rows.start]
+                result[chosen, rows] = _sigmoid(kept)
+        return result
+
+    def predict_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
+        """Probabilities `[row, task]` of encoded rows, each under its own preference
+        `[row, task]`: how a server scores requests of many callers at once."""
+        result = np.empty((len(batch), len(self.tasks)), np.float32)
+        for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
+            arrays = _padded_rows(batch, rows)
+            logits = np.asarray(self.each(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
+            result[rows] = _sigmoid(logits[: rows.stop - rows.start])
+        return result
+
+
+def _chunks(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _padded(values: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
+    """Repeats the first row until the length is that of a bucket."""
+    size = next(bucket for bucket in buckets if bucket >= len(values))
+    return np.concatenate([values, np.repeat(values[:1], size - len(values), axis=0)])
+
+
+def _padded_rows(batch: Encoded, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        _padded(batch.categorical[rows], ROW_BUCKETS),
+        _padded(batch.numerical[rows], ROW_BUCKETS),
+    )
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))

@@ -1,0 +1,207 @@
+"""Raw rows, in whatever table they come, to the arrays that a model reads."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.store import read_vocabulary
+from hyperrec_jax.errors import UserError
+
+
+class ArrowStream(Protocol):
+    """A frame that speaks the Arrow PyCapsule protocol: pandas, Polars, DuckDB, Arrow itself."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+
+
+RawRows = ArrowStream | Sequence[Mapping[str, Any]]
+"""A frame, an Arrow table, or one dictionary a row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Rows as the model reads them.
+
+    Attributes:
+      categorical: Ids, int32 `[row, field]`.
+      numerical: Transformed numbers, float32 `[row, number]`.
+    """
+
+    categorical: np.ndarray
+    numerical: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.categorical)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessor:
+    """The encoding of the training rows, for rows that come later.
+
+    Attributes:
+      schema: Fields and the transforms of numbers.
+      vocabulary: Per categorical field the values that have the ids 1, 2, ..., sorted.
+    """
+
+    schema: Schema
+    vocabulary: tuple[pa.Array, ...]
+    _encoders: tuple[ValueEncoder, ...] = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_encoders", tuple(map(ValueEncoder, self.vocabulary)))
+
+    @classmethod
+    def open(cls, schema: Schema, path: Path) -> "Preprocessor":
+        """With the vocabulary in a file that `data.store.write_vocabulary` wrote.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        if not schema.categorical:
+            return cls(schema, ())
+        try:
+            fields = read_vocabulary(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path}: no readable vocabulary ({error}); train again, or copy vocabulary.arrow "
+                "from the prepared data"
+            ) from error
+        return cls(schema, tuple(fields[field.name].values for field in schema.categorical))
+
+    def column_types(self) -> dict[str, pa.DataType]:
+        """The columns that it reads, with the types it wants: for readers of files."""
+        types = {
+            field.name: values.type
+            for field, values in zip(self.schema.categorical, self.vocabulary, strict=True)
+        }
+        return types | {field.name: pa.float64() for field in self.schema.numerical}
+
+    def __call__(self, rows: RawRows, where: str = "rows", first: int = 0) -> Encoded:
+        """Encodes rows; values that training never saw get the out-of-vocabulary id 0.
+
+        Args:
+          rows: A frame, an Arrow table, or one dictionary a row; other columns are ignored.
+          where: What the rows are, for messages.
+          first: Number of the first row, for messages.
+
+        Raises:
+          UserError: a column is missing, an id is not of the field's type, or a number is
+            missing, not finite or not a number.
+        """
+        columns = _columns(rows, self.column_types(), where, first)
+        num_rows = len(next(iter(columns.values())))
+        categorical = np.empty((num_rows, len(self.vocabulary)), np.int32)
+        for index, (field, encode) in enumerate(
+            zip(self.schema.categorical, self._encoders, strict=True)
+        ):
+            column = _Column(columns[field.name], field.name, where, first)
+            categorical[:, index] = encode(column.ids(self.vocabulary[index].type))
+        numerical = np.empty((num_rows, self.schema.num_numerical), np.float32)
+        for index, number in enumerate(self.schema.numerical):
+            column = _Column(columns[number.name], number.name, where, first)
+            values = column.numbers()
+            if number.log1p:
+                column.require(values > -1, "has no log(1 + x)")
+                values = np.log1p(values)
+            numerical[:, index] = (values - number.mean) / number.std
+        return Encoded(categorical, numerical)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    values: pa.Array
+    name: str
+    where: str
+    first: int
+
+    def ids(self, wanted: pa.DataType) -> pa.Array:
+        """The values in the vocabulary's type; a missing one is out of vocabulary."""
+        values = self.values
+        if pa.types.is_dictionary(values.type):  # pandas' and Polars' categories
+            values = values.dictionary_decode()
+        if pa.types.is_floating(values.type):
+            # What pandas makes of a column of integers with gaps.
+            numbers = values.to_numpy(zero_copy_only=False)
+            whole = np.isnan(numbers) | (numbers == np.round(numbers))
+            self.require(whole, "is not an id; ids are text or integers")
+            values = pc.if_else(pc.is_finite(values), values, None).cast(pa.int64())
+        if pa.types.is_string(wanted):
+            return pc.utf8_trim_whitespace(pc.fill_null(self._cast(values, wanted), ""))
+        return pc.fill_null(self._cast(values, wanted), -1)  # ids begin at 0
+
+    def numbers(self) -> np.ndarray:
+        """Finite numbers: float64 [row]."""
+        self.require(self.values.is_valid().to_numpy(zero_copy_only=False), "is no number")
+        values = self._cast(self.values, pa.float64()).to_numpy(zero_copy_only=False)
+        self.require(np.isfinite(values), "is not a finite number")
+        return values
+
+    def require(self, fine: np.ndarray, otherwise: str) -> None:
+        if not fine.all():
+            self._refuse(int(np.argmin(fine)), otherwise)
+
+    def _cast(self, values: pa.Array, wanted: pa.DataType) -> pa.Array:
+        try:
+            return values.cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            for row, value in enumerate(values):
+                try:
+                    value.cast(wanted)
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                    kind = "an integer" if pa.types.is_integer(wanted) else f"of type {wanted}"
+                    kind = "a number" if pa.types.is_floating(wanted) else kind
+                    self._refuse(row, f"is not {kind}")
+            raise
+
+    def _refuse(self, row: int, otherwise: str) -> NoReturn:
+        value = self.values[row].as_py()
+        shown = "a missing value" if value is None else ascii(value)[:80]
+        raise UserError(
+            f"{self.where}: row {self.first + row + 1}, column {self.name!r}: {shown} {otherwise}"
+        )
+
+
+def _columns(
+    rows: RawRows, wanted: Mapping[str, pa.DataType], where: str, first: int
+) -> dict[str, pa.Array]:
+    """The wanted columns, whole, in whatever type they come."""
+    if hasattr(rows, "__arrow_c_stream__") or isinstance(rows, pa.RecordBatch):
+        try:
+            table = pa.table(rows)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:  # a column of several types
+            raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
+        missing = [name for name in wanted if name not in table.column_names]
+        if missing:
+            raise UserError(
+                f"{where}: lack column {missing[0]!r}; they have {', '.join(table.column_names)}"
+            )
+        return {name: table[name].combine_chunks() for name in wanted}
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        raise UserError(
+            f"{where}: give a pandas or Polars frame, an Arrow table, or a list with a dictionary "
+            f"a row, not {type(rows).__name__}"
+        )
+    for number, row in enumerate(rows, first + 1):
+        missing = [name for name in wanted if name not in row]
+        if missing:
+            raise UserError(f"{where}: row {number} lacks column {missing[0]!r}")
+    return {name: _from_values([row[name] for row in rows], name, where, first) for name in wanted}
+
+
+def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        kinds = [type(value) for value in values if value is not None]
+        odd = next((i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), 0)
+        raise UserError(
+            f"{where}: row {first + odd + 1}, column {name!r}: {ascii(values[odd])[:80]} is not of "
+            f"the type of the rows before it ({kinds[0].__name__})"
+        ) from None
