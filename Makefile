@@ -11,7 +11,7 @@ demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write
 	$(BIN)/python evaluate.py --workdir runs/synthetic --grid 25
 
 test: $(VENV)/installed-dev lint ## Lint, type-check and test.
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from hyperrec_jax.data.pipeline import TrainingReader
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import Front, evaluate_front, make_score_fn, score_split
+from hyperrec_jax.evaluation import Front, Scores, evaluate_front, make_score_fn, score_split
 from hyperrec_jax.training import sharding
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.loop import LoopOptions, fit
@@ -279,6 +279,17 @@ class Trained:
         *,
         progress: bool = False,
     ) -> Front:
+        """Metrics of a split under a grid of preferences; arguments and errors as in `score`."""
+        return self.score(store, split, preferences, progress=progress)[0]
+
+    def score(
+        self,
+        store: Store,
+        split: str = "test",
+        preferences: np.ndarray | int = 25,
+        *,
+        progress: bool = False,
+    ) -> tuple[Front, Scores]:
         """Scores a split under a grid of preferences.
 
         Args:
@@ -286,6 +297,9 @@ class Trained:
           split: Name of the split.
           preferences: `[ray, task]`, or the number of preferences of the standard grid.
           progress: Whether to show a bar.
+
+        Returns:
+          The metrics, and the logits that they were made of.
 
         Raises:
           UserError: the store has another schema, or no such split.
@@ -307,7 +321,7 @@ class Trained:
             progress=progress,
         )
         rays = preferences if self.model.conditioned else None
-        return evaluate_front(scores, split, self.schema.tasks, rays)
+        return evaluate_front(scores, split, self.schema.tasks, rays), scores
 
 
 def load(workdir: Path) -> Trained:
@@ -319,7 +333,7 @@ def load(workdir: Path) -> Trained:
     config = workdirs.load_config(workdir)
     schema = workdirs.load_schema(workdir)
     model = create_model(config, schema)
-    mesh = sharding.make_mesh(**config["mesh"])
+    mesh = sharding.make_mesh()  # of this machine, whatever it was trained on
 
     def create() -> Any:
         preference = jnp.full((schema.num_tasks,), 1 / schema.num_tasks)

@@ -8,10 +8,12 @@
       each.jaxexport     StableHLO: each row under a preference of its own
 
 `hyperrec_jax.load(folder)` reads it with JAX, NumPy, PyArrow and Polars alone. The programs take
-any number of rows and preferences and run on CPU, CUDA and TPU; JAX reads them for at least half a
-year of later versions (docs.jax.dev/en/latest/export). There is no ONNX or SavedModel: jax2onnx and
-tf2onnx would need TensorFlow or cover but part of StableHLO, and no converter of either kind is
-maintained by the JAX project for models without TensorFlow.
+any number of rows and preferences and run on CPU, CUDA and TPU. Later releases of JAX read them
+for as long as JAX guarantees for exported programs (docs.jax.dev/en/latest/export).
+
+There is no ONNX: jax2onnx, the converter that is maintained, needs orbax-checkpoint below 0.11.37,
+which can't be installed beside the one that training needs. There is no SavedModel, which would
+need TensorFlow.
 """
 
 import argparse

@@ -140,9 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else predictor.rays(None)[None]
     )
     keep = [name for name in arguments.keep.split(",") if name]
-    rows = predict_file(
-        predictor, arguments.input, arguments.output, rays.astype(np.float32), keep
-    )
+    rows = predict_file(predictor, arguments.input, arguments.output, rays.astype(np.float32), keep)
     print(f"{arguments.output}: {rows:,} rows under {len(rays)} preferences")
     return 0
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperrec_jax import html_report
 from hyperrec_jax import workdir as workdirs
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import Front
@@ -81,8 +82,8 @@ def front_summary(front: Front) -> str:
     return "\n".join(lines)
 
 
-def write(front: Front, folder: Path) -> None:
-    """Writes `front.json`, `front.csv` and `front.png`.
+def write(front: Front, folder: Path, details: html_report.Details) -> None:
+    """Writes `front.json`, `front.csv`, `front.png` and `report.html`.
 
     Raises:
       UserError: the folder can't be written.
@@ -92,6 +93,7 @@ def write(front: Front, folder: Path) -> None:
         workdirs.write_json(folder / "front.json", front.to_dict())
         (folder / "front.csv").write_text(front.to_csv(), "utf-8")
         plot(front, folder / "front.png")
+        (folder / "report.html").write_text(html_report.render(front, details), "utf-8")
     except OSError as error:
         raise UserError(f"{folder}: can't be written ({error.strerror})") from error
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from configs import base
+from hyperrec_jax import experiment
 from hyperrec_jax.data.csv_files import csv_source
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,3 +85,19 @@ def tiny_config(store: Store, preset: str = "default", **overrides: Any) -> dict
     model = flat.get("model.name", config.model.name)
     config.update_from_flattened_dict(TINY_MODEL | TINY_EXPERTS.get(model, {}) | flat)
     return config.to_dict()
+
+
+@pytest.fixture(scope="session")
+def trained_run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny PO-MoE trained on `small_store`."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    experiment.train(tiny_config(small_store), folder, small_store)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`trained_run` exported for serving."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export(trained_run, folder)
+    return folder

@@ -80,7 +80,9 @@ class PoMoE(MultiTaskModel):
         x, experts = features
         code = self.preference_network(preference)
         weigh = activation(self.gate_activation, self.gate_top_k)
-        mixed = [mix(weigh(gate(x, experts, code, train)), experts) for gate in self.gates]
+        weights = [weigh(gate(x, experts, code, train)) for gate in self.gates]
+        self.sow("intermediates", "gate_weights", weights)  # kept only where reports ask for it
+        mixed = [mix(weight, experts) for weight in weights]
         inputs = tuple(
             Joined((x, jnp.atleast_2d(preference))) if self.preference_input else x for x in mixed
         )

@@ -125,7 +125,10 @@ class _Column:
         """The values in the vocabulary's type; a missing one is out of vocabulary."""
         values = self.values
         if pa.types.is_dictionary(values.type):  # pandas' and Polars' categories
-            values = values.dictionary_decode()
+            names = values.dictionary
+            if pa.types.is_string_view(names.type):  # Polars'; Arrow can't take from it
+                names = names.cast(pa.large_string())
+            values = names.take(values.indices)
         if pa.types.is_floating(values.type):
             # What pandas makes of a column of integers with gaps.
             numbers = values.to_numpy(zero_copy_only=False)
@@ -198,10 +201,21 @@ def _columns(
 def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        kinds = [type(value) for value in values if value is not None]
-        odd = next((i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), 0)
+    except _NOT_OF_ONE_TYPE:
+        start = next(value for value in values if value is not None)
+        odd = next((row for row, value in enumerate(values) if not _agree(start, value)), 0)
         raise UserError(
             f"{where}: row {first + odd + 1}, column {name!r}: {ascii(values[odd])[:80]} is not of "
-            f"the type of the rows before it ({kinds[0].__name__})"
+            f"the type of the rows before it ({type(start).__name__}), or too large"
         ) from None
+
+
+_NOT_OF_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    try:
+        pa.array([one, other])
+    except _NOT_OF_ONE_TYPE:
+        return False
+    return True

@@ -31,7 +31,7 @@ def make_mesh(data: int = -1, expert: int = 1) -> Mesh:
     """
     devices = jax.device_count()
     if data == -1:
-        data = devices // expert
+        data = devices // max(expert, 1)
     if data < 1 or expert < 1 or data * expert != devices:
         raise UserError(
             f"mesh.data={data} x mesh.expert={expert} does not make the {devices} devices there are"
