@@ -49,14 +49,14 @@ class JaxRunner:
         self._training = experiment.create_training(config.to_dict(), self._store)
         self._steps = config.train.steps_per_dispatch
         self._batch_size = self._training.reader.batch_size
-        self._reader = self._training.reader
+        self._reader: Any = self._training.reader
         if resident:
             dtype = self._training.model.compute_dtype
             self._reader = ResidentReader(
                 self._split, self._batch_size, config.seed, self._training.mesh, dtype
             )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._training.template)
-        self._dispatch = make_dispatch(self._training.step, shardings)
+        self._dispatch: Any = make_dispatch(self._training.step, shardings)
         self._state = self._training.init()
         self._score = make_score_fn(self._training.model)
         self._step = 0

@@ -152,7 +152,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine(packages: Sequence[str], threads: int) -> str:
-    """Processor, threads used, Python and package versions, in a line."""
+    """Processor, threads used, how busy it was, Python and package versions, in a line."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -160,6 +160,7 @@ def machine(packages: Sequence[str], threads: int) -> str:
             break
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return (
-        f"{model}, {os.cpu_count()} cores, {threads} used; Python {platform.python_version()}, "
+        f"{model}, {os.cpu_count()} cores, {threads} used, load {os.getloadavg()[0]:.1f} "
+        f"before; Python {platform.python_version()}, "
         f"{versions}"
     )

@@ -24,6 +24,7 @@ from tests.models.torch_reference import HyperGate, PoMoE
 CONCENTRATION = (1.0, 1.2)
 COSINE_WEIGHT = 0.05
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 1e-6
+GATE_RATE = 0.05
 
 Rows = tuple[Tensor, Tensor, Tensor]
 
@@ -31,7 +32,7 @@ Rows = tuple[Tensor, Tensor, Tensor]
 class Gate(HyperGate):
     """The hypernetwork, with dropout on the parameters that it emits."""
 
-    rate = 0.05
+    rate: float
 
     def forward(self, preference: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [
@@ -44,11 +45,12 @@ class Gate(HyperGate):
 
 
 class Model(PoMoE):
-    """PO-MoE with the original's dropout."""
+    """PO-MoE with the original's dropout, or with none at a rate of 0."""
 
     def build(self) -> None:
         super().build()
         self.hypter = Gate(self.tasks, self.width, self.experts)
+        self.hypter.rate = GATE_RATE if self.args["rate"] else 0.0
 
 
 class CsvRows(Dataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
@@ -81,7 +83,8 @@ def memory_batches(rows: CsvRows, batch_size: int, *, shuffle: bool) -> Iterator
     order = torch.randperm(len(rows))
     for start in range(0, len(rows) - batch_size + 1, batch_size):
         index = order[start : start + batch_size]
-        yield tuple(column[index] for column in columns)
+        categorical, numerical, labels = (column[index] for column in columns)
+        yield categorical, numerical, labels
 
 
 SOURCES: dict[str, Callable[..., Iterator[Rows]]] = {
@@ -119,8 +122,6 @@ class TorchRunner:
         schema = self._store.schema
         self._tasks = schema.num_tasks
         self._model = Model(schema.field_sizes, schema.num_numerical, self._tasks, **options)
-        if options.get("rate") == 0:
-            self._model.hypter.rate = 0.0
         self._optimizer = torch.optim.Adam(
             self._model.parameters(),
             lr=LEARNING_RATE,
@@ -199,8 +200,10 @@ class TorchRunner:
         reader = TrainingReader(self._store.split("train"), self._batch_size, seed)
         losses = []
         for step, ray in enumerate(rays):
-            batch = {name: torch.from_numpy(values[0]) for name, values in
-                     reader.read(step, 1).items()}  # fmt: skip
-            rows = batch["categorical"].long(), batch["numerical"], batch["labels"].float()
+            batch = reader.read(step, 1)
+            categorical, numerical, labels = (
+                torch.from_numpy(batch[name][0]) for name in ("categorical", "numerical", "labels")
+            )
+            rows = categorical.long(), numerical, labels.float()
             losses.append(self._step(rows, torch.tensor(ray, dtype=torch.float32)).numpy())
         return np.array(losses)

@@ -1,19 +1,39 @@
-"""Preference-conditioned multi-task recommendation in JAX."""
+"""Preference-conditioned multi-task recommendation in JAX.
+
+The whole job in a notebook:
+
+    from hyperrec_jax import fit, load, plot, prepare, suggest_preference
+
+    store = prepare(frame, "data/shop", categorical=["item"], labels=["click", "buy"])
+    front = fit(store, "runs/shop").evaluate(store)
+    plot(front, "front.png")
+    choice = suggest_preference(front, "best:buy,click=1%")
+    scores = load("runs/shop").predict(frame, choice.preference)
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyperrec_jax.api import fit, prepare
+    from hyperrec_jax.report import plot
     from hyperrec_jax.serving.load import load
+    from hyperrec_jax.suggest import suggest_preference
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["fit", "load", "plot", "prepare", "suggest_preference"]
 
-_HOMES = {"load": "hyperrec_jax.serving.load"}
+_HOMES = {
+    "fit": "api",
+    "load": "serving.load",
+    "plot": "report",
+    "prepare": "api",
+    "suggest_preference": "suggest",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name at its first use: serving never loads the training code."""
     if name not in _HOMES:
         raise AttributeError(f"module 'hyperrec_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"hyperrec_jax.{_HOMES[name]}"), name)

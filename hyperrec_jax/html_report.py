@@ -249,8 +249,9 @@ def _settings(extra: Details) -> str:
 def _figure(draw: Callable[[], Any]) -> str:
     """The SVG of a figure, its ids made unique in the page."""
     import matplotlib as mpl  # slow to import
+    from cycler import cycler
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "text.parse_math": False,  # a task may be called $x
@@ -260,7 +261,7 @@ def _figure(draw: Callable[[], Any]) -> str:
         "axes.spines.right": False,
         "font.family": "sans-serif",
         "legend.frameon": False,
-        "axes.prop_cycle": mpl.cycler(color=COLOURS),
+        "axes.prop_cycle": cycler(color=COLOURS),
     }
     with mpl.rc_context(settings):
         figure = draw()
@@ -274,12 +275,13 @@ def _figure(draw: Callable[[], Any]) -> str:
     return f'<figure class="wide">{svg}</figure>'
 
 
-def _new_figure(panels: int, height: float = 3.6) -> tuple[Any, Sequence[Any]]:
+def _new_figure(panels: int, height: float = 3.6) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
+    width = 5.8 if panels == 1 else 4.2 * columns
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[panels:]:
         unused.set_visible(False)
@@ -290,6 +292,7 @@ def _draw_front(front: Front, extra: Details) -> Any:
     tasks = range(len(front.tasks))
     pairs = [(a, b) for a in tasks for b in tasks if a < b][:MAX_PAIRS] or [(0, 0)]
     figure, axes = _new_figure(len(pairs), 4.2)
+    colours = None if front.preferences is None else "cividis"
     weights = front.preferences[:, 0] if front.preferences is not None else None
     for panel, (one, other) in zip(axes, pairs, strict=False):
         x, y = front.auc[:, one], front.auc[:, other]
@@ -305,7 +308,7 @@ def _draw_front(front: Front, extra: Details) -> Any:
                 elinewidth=0.7,
                 zorder=1,
             )
-        points = panel.scatter(x, y, c=weights, cmap="cividis", s=34, zorder=2)
+        points = panel.scatter(x, y, c=weights, cmap=colours, s=34, zorder=2)
         ring = front.non_dominated
         panel.scatter(
             x[ring],
@@ -317,7 +320,7 @@ def _draw_front(front: Front, extra: Details) -> Any:
             label="not dominated",
         )
         panel.set(xlabel=f"AUC {front.tasks[one]}", ylabel=f"AUC {front.tasks[other]}")
-        panel.legend(loc="best")
+        panel.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: points may be anywhere
     if weights is not None:
         figure.colorbar(points, ax=list(axes), label=f"weight of {front.tasks[0]}")
     return figure
@@ -439,8 +442,8 @@ dl div { background: #f2f5f8; border-radius: .4rem; padding: .4rem .9rem; }
 dt { font-size: .8rem; color: #444; } dd { margin: 0; font-size: 1.15rem; font-weight: 600; }
 p { margin: .25rem 0 .5rem; color: #333; } .warning { border-left: 4px solid #D55E00;
   padding-left: .75rem; margin-top: 1rem; }
-.wide { overflow-x: auto; margin: 0; } figure svg { width: 100%; height: auto;
-  min-width: 34rem; max-width: 64rem; }
+.wide { overflow-x: auto; margin: 0; } figure svg { max-width: 100%; height: auto;
+  min-width: 22rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
   white-space: nowrap; }

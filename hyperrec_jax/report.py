@@ -98,7 +98,7 @@ def write(front: Front, folder: Path, details: html_report.Details) -> None:
         raise UserError(f"{folder}: can't be written ({error.strerror})") from error
 
 
-def plot(front: Front, path: Path) -> None:
+def plot(front: Front, path: str | Path) -> None:
     """Draws the front: AUC against AUC, and each task's log loss against its weight."""
     # Here and not at the top: slow to import. The figure class needs no display and no state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -119,9 +119,10 @@ def plot(front: Front, path: Path) -> None:
 def _plot_front(figure: Any, axes: Any, front: Front) -> None:
     tasks = front.tasks
     first = front.preferences[:, 0] if front.preferences is not None else None
+    colours = None if first is None else "cividis"
     second = 1 if len(tasks) > 1 else 0
     points = axes.scatter(
-        front.auc[:, 0], front.auc[:, second], c=first, cmap="cividis", s=36, zorder=2
+        front.auc[:, 0], front.auc[:, second], c=first, cmap=colours, s=36, zorder=2
     )
     marked = front.non_dominated
     axes.scatter(

@@ -98,6 +98,7 @@ def test_evaluate_writes_the_front(command, trained):
     rows = list(csv.DictReader((folder / "front.csv").read_text().splitlines()))
     assert float(rows[3]["auc/buy"]) == front["preferences"][3]["auc/buy"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, trained, tmp_path):

@@ -177,7 +177,7 @@ def test_bootstrap_has_the_spread_of_the_exact_one() -> None:
     samples = metrics.bootstrap(labels, logits, resamples=1000, seed=1)
     assert samples.auc.shape == samples.log_loss.shape == (1000, 3, 2)
 
-    weights = generator.poisson(1, (300, rows))
+    weights = generator.poisson(1, (200, rows))
     exact = np.array(
         [
             [[exact_weighted_auc(labels[t], logits[r, t], w) for t in range(2)] for r in range(3)]

@@ -38,7 +38,7 @@ def test_one_task_has_one_ray(name: str) -> None:
 
 def test_dirichlet_has_the_moments_of_its_concentration() -> None:
     rays = np.asarray(
-        create_sampler("dirichlet", 2, concentration=(1, 1.2))(jax.random.key(0), 40_000, 0)
+        create_sampler("dirichlet", 2, concentration=(1, 1.2))(jax.random.key(0), 20_000, 0)
     )
     np.testing.assert_allclose(rays.mean(axis=0), [1 / 2.2, 1.2 / 2.2], atol=0.005)
     np.testing.assert_allclose(rays[:, 0].var(), 1 * 1.2 / (2.2**2 * 3.2), rtol=0.03)
@@ -46,10 +46,10 @@ def test_dirichlet_has_the_moments_of_its_concentration() -> None:
 
 def test_corners_come_with_their_probability() -> None:
     for name in ("dirichlet", "stratified"):
-        rays = np.asarray(create_sampler(name, 3, corners=0.1)(jax.random.key(2), 20_000, 0))
+        rays = np.asarray(create_sampler(name, 3, corners=0.1)(jax.random.key(2), 5000, 0))
         corner = rays.max(axis=1) == 1
-        assert corner.mean() == pytest.approx(0.1, abs=0.01)
-        np.testing.assert_allclose(rays[corner].mean(axis=0), 1 / 3, atol=0.04)
+        assert corner.mean() == pytest.approx(0.1, abs=0.015)
+        np.testing.assert_allclose(rays[corner].mean(axis=0), 1 / 3, atol=0.08)
 
 
 @pytest.mark.parametrize("num_rays", [1, 2, 16, 37])

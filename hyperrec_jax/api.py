@@ -1,0 +1,99 @@
+"""The whole job from Python: `prepare` a frame, `fit` a model; its `evaluate` gives the front."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hyperrec_jax import defaults, experiment
+from hyperrec_jax.data.csv_files import csv_source
+from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.files import explain_write_errors
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.serving.preprocess import ArrowStream
+
+
+def prepare(
+    rows: ArrowStream,
+    folder: str | Path,
+    *,
+    labels: Sequence[str],
+    categorical: Sequence[str] = (),
+    numerical: Sequence[str] = (),
+    log1p: Sequence[str] = (),
+    group: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+) -> Store:
+    """Makes a frame into a store that `fit` reads.
+
+    Args:
+      rows: A pandas or Polars frame, or an Arrow table; it is also kept in the folder as Parquet.
+      folder: A new folder, or one that an earlier call wrote.
+      labels: Columns of 0 and 1, one a task.
+      categorical: Columns of text or integers.
+      numerical: Columns of numbers; standardised on the training rows.
+      log1p: Those of them of which `log(1 + x)` is taken first.
+      group: Column of the list that a row belongs to, such as a search; a group stays whole.
+      validation_fraction: Share of the groups (rows without any) that selects the model, in (0, 1).
+      test_fraction: Share that is kept for the test, in (0, 1).
+
+    Raises:
+      UserError: a column is missing or a value is not as its column needs it.
+    """
+    folder = Path(folder)
+    unknown = [name for name in log1p if name not in numerical]
+    if unknown:
+        raise UserError(f"log1p: {unknown[0]!r} is not among the numerical columns")
+    description = {
+        "name": folder.name,
+        "files": {"train": "rows.parquet"},
+        "test_fraction": test_fraction,
+        "categorical": list(categorical),
+        "numerical": [{"name": name, "log1p": name in log1p} for name in numerical],
+        "labels": list(labels),
+        "group": group,
+    }
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(rows), folder / "rows.parquet")
+        path = folder / "description.json"
+        path.write_text(json.dumps(description, indent=1), "utf-8")
+    return prepare_store(csv_source(path), folder / "store", validation_fraction)
+
+
+def fit(
+    store: Store,
+    workdir: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    preset: str = "default",
+) -> experiment.Trained:
+    """Trains a model in a workdir, or goes on where a former call was stopped.
+
+    Args:
+      store: From `prepare`, or `Store.open`.
+      workdir: The run's folder.
+      options: Values that differ from the preset's, by dotted name, such as
+        `{"model.num_experts": 8, "train.epochs": 3}`; see `hyperrec_jax/defaults.py`.
+      preset: A named set of values; `original` is the PyTorch original.
+
+    Returns:
+      The selected model; `evaluate(store)` gives its front.
+
+    Raises:
+      UserError: an option or the preset does not exist, or a value is bad.
+    """
+    if preset not in defaults.PRESETS:
+        raise UserError(f"no preset {preset!r}; there are {', '.join(defaults.PRESETS)}")
+    config = defaults.get_config(preset)
+    try:
+        config.update_from_flattened_dict({"data.store": str(store.path)} | dict(options or {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"options: {' '.join(str(error).split())}") from error
+    experiment.train(config.to_dict(), Path(workdir), store)
+    return experiment.load(Path(workdir))

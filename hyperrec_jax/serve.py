@@ -1,0 +1,76 @@
+"""Serves an exported model over HTTP: `python -m hyperrec_jax.serve --model DIR`.
+
+    POST /predict   {"rows": [{"item": "a", ...}, ...], "preference": [0.3, 0.7]}
+                    -> {"tasks": ["click", "buy"], "scores": [[0.1, 0.02], ...]}
+                    the preference may also name its tasks, {"click": 0.3, "buy": 0.7}, and be left
+                    out for equal weights; it may differ from request to request
+    GET /healthz    {"status": "ok", ...} once the model is compiled
+    GET /metrics    for Prometheus
+
+Requests that arrive while the model is busy are scored together in its next call, each row under
+its own preference: nothing waits for a batch to fill. Bad input is answered with 4xx and one line.
+Only this machine reaches it unless --host says otherwise; put a proxy with TLS before it then.
+"""
+
+import argparse
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperrec_jax import cli
+from hyperrec_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: there is no model, the port is taken, or the extra `serve` is not installed.
+    """
+    summary, _, protocol = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m hyperrec_jax.serve",
+        description=f"{summary.partition(':')[0]}.\n\n{protocol}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of an exported model, or of a run"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port; 0: a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-rows", type=int, default=1024, help="rows a request may hold (default: %(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        import uvicorn
+
+        from hyperrec_jax.serving.http import create_app
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: python -m pip install 'hyperrec-jax[serve]'"
+        ) from error
+    from hyperrec_jax.serving.load import load
+
+    with _bound_socket(arguments.host, arguments.port) as listener:
+        cli.use_compilation_cache()
+        app = create_app(load(arguments.model), arguments.max_rows)
+        host, port = listener.getsockname()[:2]
+        print(f"serving {arguments.model} on http://{host}:{port}", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+    return 0
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {host} --port {port}: can't be listened on ({error}); take another"
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.exit_on_user_error(main)

@@ -1,0 +1,104 @@
+"""The job from Python, and the example that does it on real data."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import hyperrec_jax
+from hyperrec_jax import fit, load, plot, prepare, suggest_preference
+from hyperrec_jax.errors import UserError
+from tests.conftest import ROOT, TINY_MODEL
+
+
+@pytest.fixture(scope="module")
+def frame(small_store):
+    return pd.read_csv(small_store.path.parent / "log.csv")
+
+
+@pytest.fixture(scope="module")
+def columns():
+    return {
+        "categorical": ["country", "item"],
+        "numerical": ["price", "age"],
+        "log1p": ["price"],
+        "labels": ["click", "buy"],
+        "group": "session",
+    }
+
+
+def test_ten_lines_do_the_job(frame, columns, tmp_path):
+    store = prepare(frame, tmp_path / "shop", **columns)
+    front = fit(store, tmp_path / "run", TINY_MODEL | {"model.num_experts": 2}).evaluate(store)
+    plot(front, tmp_path / "front.png")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+    choice = suggest_preference(front, "best:buy")
+    scores = load(tmp_path / "run").predict(frame, choice.preference)
+    assert scores.shape == (len(frame), 2)
+    assert front.auc[:, 0].max() > 0.6
+    assert np.corrcoef(scores[:, 0], frame["click"])[0, 1] > 0.2
+
+
+def test_a_frame_becomes_the_store_of_the_same_file(frame, columns, small_store, tmp_path):
+    frame = frame.assign(price=pd.to_numeric(frame["price"]))
+    store = prepare(pl.from_pandas(frame), tmp_path / "own", test_fraction=0.2, **columns)
+    assert store.schema.field_sizes == small_store.schema.field_sizes
+    for name in ("train", "validation", "test"):
+        ours, theirs = store.split(name), small_store.split(name)
+        assert len(ours) == len(theirs)
+        for key, values in theirs.slice(0, len(theirs)).items():
+            np.testing.assert_allclose(ours.slice(0, len(ours))[key], values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ["sale"]}, "lacks column 'sale'"),
+        ({"log1p": ["cost"]}, "log1p: 'cost' is not among the numerical columns"),
+        ({"labels": []}, "at least one column of 0 and 1"),
+        ({"test_fraction": 1.5}, "test_fraction"),
+    ],
+)
+def test_bad_columns_are_told(frame, columns, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        prepare(frame, tmp_path / "shop", **columns | change)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"options": {"model.num_exprts": 3}}, "num_exprts"),
+        ({"options": {"train.epochs": "many"}}, "epochs|many"),
+        ({"preset": "best"}, "no preset 'best'; there are default, original"),
+    ],
+)
+def test_bad_options_are_told(small_store, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        fit(small_store, tmp_path / "run", **arguments)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        hyperrec_jax.fitt  # noqa: B018
+
+
+def test_the_census_example_runs(real_data_dir, tmp_path):
+    result = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "examples" / "census_income.py",
+            real_data_dir / "census_income_kdd.csv.gz",
+            "--rows=8000",
+            f"--output={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--preference" in result.stdout
+    assert "never_married: weight" in result.stdout
+    assert (tmp_path / "front.png").exists()
