@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sampler.name": "dirichlet",
         "sampler.concentration": (1.0, 1.2),
         "optimizer.learning_rate": 3e-4,
+        "train.prior_bias": False,
         "train.rays": 1,
         "train.ray_per_row": False,
         "train.grid": 5,
@@ -117,6 +118,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.train.grid = 5  # preferences of the validation grid that selects the model
     config.train.steps_per_dispatch = 8  # steps compiled into one call
     config.train.checkpoint_every = 500  # steps; an epoch's end always saves
+    config.train.prior_bias = True  # first predictions are the base rates, not one half
     config.train.skip_nonfinite = False  # leave out a step with a NaN or infinite loss, and count
 
     config.mesh = ConfigDict()

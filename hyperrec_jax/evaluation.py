@@ -154,6 +154,8 @@ class Front:
         `[ray]`.
       hypervolume: Of `1 - AUC` from the reference point (1, ..., 1), over the tasks whose AUC is
         defined; NaN where none is.
+      obedience: Spearman correlation of each task's log loss with its weight, `[task]`; -1 where
+        more weight always means less loss, NaN without a grid.
     """
 
     split: str
@@ -166,6 +168,7 @@ class Front:
     calibration: np.ndarray
     non_dominated: np.ndarray
     hypervolume: float
+    obedience: np.ndarray
 
     @property
     def undefined_tasks(self) -> tuple[str, ...]:
@@ -209,6 +212,7 @@ class Front:
             "hypervolume_reference": [1.0] * len(self.tasks),
             "non_dominated_fraction": float(self.non_dominated.mean()),
             "undefined_tasks": self.undefined_tasks,
+            "loss_weight_correlation": dict(zip(self.tasks, self.obedience.tolist(), strict=True)),
             "preferences": self.records(),
         }
 
@@ -236,6 +240,7 @@ def evaluate_front(
     defined = ~np.isnan(auc).any(axis=0)
     points = 1.0 - auc[:, defined]
     any_defined = bool(defined.any())
+    log_loss = table(metrics.log_loss)
     return Front(
         split=split,
         tasks=tasks,
@@ -243,10 +248,15 @@ def evaluate_front(
         positives=tuple(int(count) for count in scores.labels.sum(axis=1, dtype=np.int64)),
         preferences=preferences,
         auc=auc,
-        log_loss=table(metrics.log_loss),
+        log_loss=log_loss,
         calibration=table(metrics.calibration),
         non_dominated=(pareto.non_dominated(points) if any_defined else np.ones(len(points), bool)),
         hypervolume=(
             pareto.hypervolume(points, np.ones(points.shape[1])) if any_defined else math.nan
+        ),
+        obedience=(
+            pareto.preference_correlation(preferences, log_loss)
+            if preferences is not None and len(preferences) > 1
+            else np.full(len(tasks), math.nan)
         ),
     )

@@ -137,6 +137,7 @@ def create_training(config: Config, store: Store) -> Training:
         example_batch(schema),
         schema.num_tasks,
         init_key,
+        np.array(split.positives) / len(split) if settings["prior_bias"] else None,
     )
     shapes = jax.eval_shape(create)
     shardings = sharding.state_shardings(shapes, mesh)

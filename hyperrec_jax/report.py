@@ -74,6 +74,14 @@ def front_summary(front: Front) -> str:
         f"({', '.join('1' for _ in front.tasks)}); * not dominated: "
         f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences",
     ]
+    if front.preferences is not None and len(front.preferences) > 1:
+        lines.append(
+            "correlation of a task's loss with its weight (-1 obeys the preference): "
+            + ", ".join(
+                f"{task} {value:+.2f}"
+                for task, value in zip(front.tasks, front.obedience, strict=True)
+            )
+        )
     if front.undefined_tasks:
         lines.append(
             f"AUC of {', '.join(front.undefined_tasks)} is undefined: the split holds one class "
@@ -136,6 +144,7 @@ def _plot_front(figure: Any, axes: Any, front: Front) -> None:
     )
     axes.set(xlabel=f"AUC {tasks[0]}", ylabel=f"AUC {tasks[second]}", title="front")
     axes.legend(loc="best", frameon=False)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(alpha=0.3)
     if first is not None:
         figure.colorbar(points, ax=axes, label=f"weight of {tasks[0]}")

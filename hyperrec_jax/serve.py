@@ -13,7 +13,6 @@ Only this machine reaches it unless --host says otherwise; put a proxy with TLS 
 """
 
 import argparse
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,31 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        import uvicorn
-
         from hyperrec_jax.serving.http import create_app
+        from hyperrec_jax.serving.listen import bind, listen
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed: python -m pip install 'hyperrec-jax[serve]'"
         ) from error
     from hyperrec_jax.serving.load import load
 
-    with _bound_socket(arguments.host, arguments.port) as listener:
+    with bind(arguments.host, arguments.port) as listener:
         cli.use_compilation_cache()
         app = create_app(load(arguments.model), arguments.max_rows)
-        host, port = listener.getsockname()[:2]
-        print(f"serving {arguments.model} on http://{host}:{port}", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+        listen(app, listener, f"{arguments.model} on")
     return 0
-
-
-def _bound_socket(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--host {host} --port {port}: can't be listened on ({error}); take another"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Client:
 
     def __init__(self, app):
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._url = "http://127.0.0.1:{1}".format(*self._listener.getsockname())
+        self.url = "http://127.0.0.1:{1}".format(*self._listener.getsockname())
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
 
@@ -62,7 +62,7 @@ class Client:
 
     def get(self, path, body=None):
         try:
-            with urllib.request.urlopen(self._url + path, body, timeout=30) as answer:
+            with urllib.request.urlopen(self.url + path, body, timeout=30) as answer:
                 return Answer(answer.status, answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:

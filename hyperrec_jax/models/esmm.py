@@ -1,5 +1,9 @@
 """Entire-space multi-task model (Ma et al. 2018, SIGIR), for tasks along a funnel."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.models.layers import to_logits
@@ -19,6 +23,11 @@ class ESMM(MultiTaskModel):
         self.embedding = self.new_embedding()
         self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
         self.towers = self.new_towers()
+
+    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
+        """As all models, by the rate of each event among the rows of the one before it."""
+        before = np.concatenate([[1.0], base_rates[:-1]])
+        return super().with_prior(params, base_rates / np.maximum(before, 1e-6))
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's representation, `[task, batch, width]`."""

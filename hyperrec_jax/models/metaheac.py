@@ -1,9 +1,11 @@
 """MetaHeac: meta hybrid experts and critics (Zhu et al. 2021, KDD)."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.models.gates import mix
@@ -40,6 +42,11 @@ class MetaHeac(MultiTaskModel):
         )
         self.expert_gate = Linear(self.num_experts, self.compute_dtype)
         self.critic_gate = Linear(self.num_critics, self.compute_dtype)
+
+    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
+        """All critics serve all tasks: each begins at the mean of the base rates."""
+        rate = base_rates.mean() * (self.num_critics if self.output == "mean" else 1)
+        return self._with_output_bias(params, "critics", np.full(self.num_critics, rate))
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
         """Each task's mixed experts `[task, batch, width]` and logits of its critics' weights."""

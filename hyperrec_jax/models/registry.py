@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
@@ -71,6 +73,31 @@ class MultiTaskModel(nn.Module):
     def __call__(self, batch: Batch, preference: Array, train: bool) -> Array:
         """Logits `[..., batch, task]`; see `decode` for the forms of a preference."""
         return self.decode(self.encode(batch, train), preference, train)
+
+    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
+        """Fresh parameters whose first predictions are the base rates, as nearly as the model can.
+
+        A rare label otherwise spends the first steps on the bias alone (Lin et al. 2017,
+        arXiv 1708.02002). Models whose towers are not a task's own override or ignore it.
+
+        Args:
+          params: From `init`.
+          base_rates: Rate of positives of each task, `[task]`, in [0, 1].
+        """
+        return self._with_output_bias(params, "towers", base_rates)
+
+    @staticmethod
+    def _with_output_bias(
+        params: Mapping[str, Any], bank: str, rates: np.ndarray
+    ) -> dict[str, Any]:
+        """Sets the last bias of each network of a bank to the log-odds of its rate."""
+        if "output" not in params.get(bank, {}):
+            return dict(params)
+        rates = np.clip(rates, 1e-6, 1 - 1e-6)
+        output = params[bank]["output"]
+        log_odds = jnp.asarray(np.log(rates) - np.log1p(-rates), output["bias"].dtype)
+        bias = jnp.broadcast_to(log_odds[:, None], output["bias"].shape)
+        return {**params, bank: {**params[bank], "output": {**output, "bias": bias}}}
 
     def new_embedding(self) -> FeatureEmbedding:
         return FeatureEmbedding(

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -91,6 +92,7 @@ def init_state(
     batch: Batch,
     num_tasks: int,
     key: jax.Array,
+    base_rates: np.ndarray | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -102,11 +104,14 @@ def init_state(
       batch: An example batch; only its shapes matter.
       num_tasks: Number of tasks.
       key: Random key of the initial parameters.
+      base_rates: Of the training labels, `[task]`, for the first predictions to be; or None.
     """
     params_key, dropout_key = jax.random.split(key)
     preference = jnp.full((num_tasks,), 1 / num_tasks)
     variables = model.init({"params": params_key, "dropout": dropout_key}, batch, preference, False)
     params = variables["params"]
+    if base_rates is not None:
+        params = model.with_prior(params, base_rates)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,6 +1,6 @@
 """Trains some steps on a mesh and prints losses and AUC: what `test_sharding.py` compares.
 
-    python tests/training/run_mesh.py STORE STEPS DATA EXPERT
+python tests/training/run_mesh.py STORE STEPS DATA EXPERT
 """
 
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tests.conftest import tiny_config
 
 from hyperrec_jax import experiment, metrics
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import make_score_fn, score_split
 from hyperrec_jax.training.sharding import place_batch
 from hyperrec_jax.training.step import make_dispatch
+from tests.conftest import tiny_config
 
 
 def main(path: str, steps: int, data: int, expert: int) -> None:

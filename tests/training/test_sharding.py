@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tests.conftest import ROOT
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training import sharding
+from tests.conftest import ROOT
 
 
 def _run(store, devices, data, expert):

@@ -1,0 +1,93 @@
+"""A grid in chunks against one preference at a time, and the front's metrics against oracles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from hyperrec_jax import evaluation, experiment, report
+from hyperrec_jax.training.sharding import make_mesh
+from tests.conftest import tiny_config
+
+RAYS = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], axis=1)
+
+
+def _scored(store, name, rays):
+    config = tiny_config(store, model__name=name)
+    model = experiment.create_model(config, store.schema)
+    batch = store.split("test").slice(0, len(store.split("test")))
+    variables = model.init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
+    score = evaluation.make_score_fn(model)
+    scores = evaluation.score_split(
+        score, variables, store.split("test"), rays, make_mesh(), batch_size=300
+    )
+    return model, variables, batch, scores
+
+
+def test_a_grid_in_chunks_is_one_preference_at_a_time(small_store):
+    assert len(RAYS) % evaluation.RAY_CHUNK
+    model, variables, batch, scores = _scored(small_store, "pomoe", RAYS)
+    assert scores.logits.shape == (11, 2, len(small_store.split("test")))
+    np.testing.assert_array_equal(scores.labels.T, batch["labels"])
+    for ray in (0, 7, 10):
+        logits = model.apply(variables, batch, jnp.asarray(RAYS[ray], jnp.float32), False)
+        np.testing.assert_allclose(scores.logits[ray].T, logits, atol=1e-5)
+
+
+def test_a_model_without_preference_is_scored_once(small_store):
+    model, variables, batch, scores = _scored(small_store, "sharedbottom", RAYS)
+    logits = model.apply(variables, batch, jnp.array([0.5, 0.5]), False)
+    assert len(scores.logits) == 1
+    np.testing.assert_allclose(scores.logits[0].T, logits, atol=1e-5)
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), None)
+    assert "preference/click" not in front.records()[0]
+    assert "correlation" not in report.front_summary(front)
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((2, 500)) < [[0.3], [0.1]]).astype(np.uint8)
+    return evaluation.Scores(
+        logits=(rng.normal(size=(3, 2, 500)) + labels).astype(np.float32), labels=labels
+    )
+
+
+def test_the_front_has_the_metrics_of_other_libraries(scores):
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    for ray in range(3):
+        for task in range(2):
+            labels, logits = scores.labels[task], scores.logits[ray, task]
+            probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+            np.testing.assert_allclose(front.auc[ray, task], roc_auc_score(labels, logits))
+            np.testing.assert_allclose(
+                front.log_loss[ray, task], log_loss(labels, probabilities), rtol=1e-6
+            )
+            ratio = probabilities.sum() / labels.sum()
+            np.testing.assert_allclose(front.calibration[ray, task], ratio, rtol=1e-6)
+    dominated = [
+        any(
+            (front.auc[o] >= front.auc[r]).all() and (front.auc[o] != front.auc[r]).any()
+            for o in range(3)
+        )
+        for r in range(3)
+    ]
+    np.testing.assert_array_equal(front.non_dominated, np.logical_not(dominated))
+    assert max(front.auc.prod(axis=1)) <= front.hypervolume <= 1
+    text = front.to_csv().splitlines()
+    assert len(text) == 4
+    assert text[0].startswith("preference/click,preference/buy,auc/click")
+
+
+def test_a_task_of_one_class_stays_out_and_is_named(scores):
+    scores.labels[1] = 0
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    assert front.undefined_tasks == ("buy",)
+    assert np.isnan(front.auc[:, 1]).all()
+    np.testing.assert_allclose(front.hypervolume, front.auc[:, 0].max())
+    assert "AUC of buy is undefined" in report.front_summary(front)
+    scores.labels[0] = 1
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    assert np.isnan(front.hypervolume)
+    assert front.to_dict()["undefined_tasks"] == ("click", "buy")
