@@ -192,11 +192,15 @@ def summary(study: Any, metrics: Sequence[str]) -> str:
         [
             f"trial_{trial.user_attrs.get('folder', trial.number):04d}",
             *trial.values,
-            *(str(trial.params[name]) for name in names),
+            *(_shown(trial.params[name]) for name in names),
         ]
         for trial in study.best_trials
     ]
     return table(["folder", *metrics, *names], rows)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def define_flags() -> None:

@@ -1,5 +1,6 @@
 """The explorer: its numbers against evaluation, its page in a browser."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -124,11 +125,12 @@ def test_the_page_shows_its_numbers_in_a_browser(client, explorer, browser, tmp_
     assert result.stdout.count("<circle") == 6
 
 
-def test_a_model_without_preference_is_refused(preprocess, small_store, tmp_path):
-    config = tiny_config(small_store, model__name="sharedbottom", train__epochs=1)
-    experiment.train(config, tmp_path, small_store)
+def test_a_model_without_preference_is_refused(trained, preprocess, small_store):
+    config = tiny_config(small_store, model__name="sharedbottom")
+    model = experiment.create_model(config, small_store.schema)
+    other = dataclasses.replace(trained, model=model, config=config)
     with pytest.raises(UserError, match="model sharedbottom takes no preference"):
-        Explorer(experiment.load(tmp_path), preprocess, small_store, "test", 100)
+        Explorer(other, preprocess, small_store, "test", 100)
 
 
 def test_the_command_tells_mistakes_in_one_line(tmp_path):

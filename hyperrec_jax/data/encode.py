@@ -188,7 +188,7 @@ def _open_staging(staging: Path, provenance: str) -> None:
             staging.mkdir(parents=True)
         except FileNotFoundError as error:  # a folder that the system lets nobody make
             raise UserError(
-                f"{staging.parent}: cannot be written; choose another output folder"
+                f"{staging.with_suffix('')}: cannot be written; choose another output folder"
             ) from error
         mark.write_text(provenance)
 
