@@ -185,7 +185,10 @@ def _check_header(file: TextFile, columns: Mapping[str, pa.DataType], exact: boo
         first_line = raw.readline(1 << 20).decode("utf-8-sig", errors="replace")
     if not first_line.strip():
         raise UserError(f"{file.name}: is empty; download or export the file again")
-    names = next(csv.reader([first_line]))
+    try:
+        names = next(csv.reader([first_line]))
+    except csv.Error as error:
+        raise UserError(f"{file.name}, line 1: the header is not CSV ({error}); mend it") from error
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{file.name}: its header names column {repeated[0]!r} twice")

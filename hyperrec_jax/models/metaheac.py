@@ -44,9 +44,12 @@ class MetaHeac(MultiTaskModel):
         self.critic_gate = Linear(self.num_critics, self.compute_dtype)
 
     def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
-        """All critics serve all tasks: each begins at the mean of the base rates."""
-        rate = base_rates.mean() * (self.num_critics if self.output == "mean" else 1)
-        return self._with_output_bias(params, "critics", np.full(self.num_critics, rate))
+        """All critics serve all tasks: they begin spread over the base rates, for gates to pick."""
+        lowest, highest = np.clip([base_rates.min(), base_rates.max()], 1e-6, 1 - 1e-6)
+        rates = np.geomspace(lowest, highest, self.num_critics)
+        if self.output == "mean":
+            rates = rates * self.num_critics
+        return self._with_output_bias(params, "critics", rates)
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
         """Each task's mixed experts `[task, batch, width]` and logits of its critics' weights."""

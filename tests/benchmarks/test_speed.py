@@ -65,7 +65,10 @@ def test_without_dropout_the_curves_are_one(run, tmp_path):
     curves = rows_of(run("--parts", "curves"), "Loss curves")
     assert number(curves["without dropout"][0]) < 1e-5
     assert number(curves["without dropout"][1]) < 1e-3
-    assert number(curves["with dropout, drawn apart"][1]) > 1e-3
+    # Other dropout masks show, as rounding does not.
+    assert number(curves["with dropout, drawn apart"][1]) > 10 * number(
+        curves["without dropout"][1]
+    )
     assert (tmp_path / "speed_curves.png").stat().st_size > 10_000
 
 

@@ -93,6 +93,11 @@ def test_messages_are_one_short_line():
     assert len(str(caught.value)) < 250
 
 
+def test_a_carriage_return_within_the_header_is_told():
+    with pytest.raises(UserError, match="line 1: the header is not CSV"):
+        _read(b"id,x\rname\n1,2.5,abc\n", header=True)
+
+
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_any_mutation_ends_well(data):
