@@ -1,0 +1,146 @@
+"""The documentation says what is there: links, commands, keys, options, code."""
+
+import importlib.util
+import inspect
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from hyperrec_jax import defaults, models, objectives
+from hyperrec_jax.workdir import flatten
+from tests.conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+pages = pytest.mark.parametrize("page", TEXTS)
+
+
+def fenced(page: str, language: str) -> list[str]:
+    return [code for kind, code in FENCE.findall(TEXTS[page]) if kind == language]
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def section(page: str, heading: str) -> str:
+    """The text below a heading of the second level."""
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", TEXTS[page], re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no section {heading}"
+    return found[1]
+
+
+@pages
+def test_relative_links_resolve(page: str) -> None:
+    for link in LINK.findall(FENCE.sub("", TEXTS[page])):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            assert anchor in anchors(target.read_text("utf-8")), f"{page}: {link}"
+
+
+@pages
+def test_files_that_are_named_exist(page: str) -> None:
+    named = re.findall(
+        r"`((?:hyperrec_jax|configs|benchmarks|tests|examples|docs)/[\w/]+\.(?:py|md))`",
+        TEXTS[page],
+    )
+    for name in named:
+        assert (ROOT / name).is_file() or "NAME" in name, f"{page}: {name}"
+
+
+@pages
+def test_config_keys_exist(page: str) -> None:
+    known = {"preset": "default", **flatten(defaults.get_config().to_dict())}
+    for key in re.findall(r"--config\.([\w.]+)", TEXTS[page]):
+        assert key in known, f"{page}: --config.{key}"
+    for key in re.findall(r"--(?:set|range) ([\w.]+)=", TEXTS[page]):
+        assert key in known, f"{page}: {key}"
+
+
+@pages
+def test_commands_exist_and_take_the_options(page: str) -> None:
+    """Every option of a command stands in its source, as it is or as a flag's name."""
+    commands = "\n".join(fenced(page, "bash")).replace("\\\n", " ")
+    for line in commands.splitlines():
+        found = re.search(r"python (?:-m ([\w.]+)|([\w/]+\.py))", line)
+        if not found:
+            continue
+        module, script = found.groups()
+        if module == "pytest":
+            assert all((ROOT / path).exists() for path in re.findall(r"tests/\S+", line)), line
+            continue
+        if module:
+            spec = importlib.util.find_spec(module)
+            assert spec is not None, f"{page}: {line}"
+            assert spec.origin is not None, f"{page}: {line}"
+            path = Path(spec.origin)
+        else:
+            path = ROOT / script
+        source = path.read_text("utf-8")
+        for option in re.findall(r"--([a-z][\w-]*)(?![\w.-])", line[found.end() :]):
+            names = (f'"--{option}"', f'"{option}"', f'"{option.replace("-", "_")}"')
+            assert any(name in source for name in names), f"{page}: {line}: --{option}"
+        for config in re.findall(r"--config[ =](\S+)", line):
+            assert (ROOT / config).is_file(), f"{page}: {line}"
+
+
+@pages
+def test_python_blocks_compile(page: str) -> None:
+    for code in fenced(page, "python"):
+        compile(code, page, "exec")
+
+
+def test_the_configuration_page_is_current() -> None:
+    generate = runpy.run_path(str(ROOT / "docs" / "generate_configuration.py"))
+    assert TEXTS["docs/configuration.md"] == generate["render"](), (
+        "run `python docs/generate_configuration.py`"
+    )
+
+
+def test_the_configuration_page_has_every_key() -> None:
+    for key in flatten(defaults.get_config().to_dict()):
+        assert f"| `{key}` |" in TEXTS["docs/configuration.md"]
+
+
+def test_every_model_has_a_section_with_its_own_options() -> None:
+    common = set(inspect.get_annotations(models.MultiTaskModel))
+    for name in models.model_names():
+        if not models.model_class(name).__module__.startswith("hyperrec_jax."):
+            continue  # registered by another test
+        text = section("docs/models.md", name)
+        own = {k: v for k, v in models.model_options(name).items() if k not in common}
+        assert re.findall(r"^\| `(\w+)` \| `(.+?)` \|", text, re.MULTILINE) == [
+            (key, str(value)) for key, value in own.items()
+        ]
+
+
+def test_every_objective_has_a_section_with_its_options() -> None:
+    for name, construct in objectives.OBJECTIVES.items():
+        text = section("docs/objectives.md", name)
+        assert re.findall(r"^\| `(\w+)` \| `(.+?)` \|", text, re.MULTILINE) == [
+            (key, str(parameter.default))
+            for key, parameter in inspect.signature(construct).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+
+
+def test_the_description_of_own_files_is_the_commands_own() -> None:
+    """All keys that the command's example shows are in the page's example."""
+    from hyperrec_jax.data.csv_files import SCHEMA_EXAMPLE
+
+    (example, *_) = fenced("docs/data.md", "yaml")
+    keys = re.findall(r"^ *(\w+):", SCHEMA_EXAMPLE, re.MULTILINE)
+    assert re.findall(r"^ *(\w+):", example, re.MULTILINE) == keys
