@@ -91,6 +91,12 @@ def fit(
     if preset not in defaults.PRESETS:
         raise UserError(f"no preset {preset!r}; there are {', '.join(defaults.PRESETS)}")
     config = defaults.get_config(preset)
+    known = config.to_dict()
+    for key in options or {}:
+        section, _, name = key.partition(".")
+        # A model of one's own may have options that the defaults do not list; the model checks.
+        if section != "model" and (section not in known or (name and name not in known[section])):
+            raise UserError(f"options: no key {key!r}; see hyperrec_jax/defaults.py")
     try:
         config.update_from_flattened_dict({"data.store": str(store.path)} | dict(options or {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -45,8 +45,8 @@ def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
 def load_config(flag: Any) -> dict[str, Any]:
     """The parsed `--config` flag as a nested dictionary, `--config.preset` included.
 
-    A preset given on the command line is laid over the file's values and under the other
-    command-line overrides, whatever their order.
+    A preset given on the command line lies over the defaults; the file's own values and the other
+    command-line overrides lie over it, whatever their order.
 
     Args:
       flag: The flag object of `ml_collections.config_flags.DEFINE_config_file`.

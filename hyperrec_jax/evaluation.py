@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from hyperrec_jax import metrics, pareto
 from hyperrec_jax.data.pipeline import evaluation_batches
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.sharding import place_batch
 
 RAY_CHUNK = 8
@@ -86,7 +87,15 @@ def score_split(
       mesh: Devices; each process reads its part of the rows.
       batch_size: Rows a call, over all processes.
       progress: Whether to show a bar.
+
+    Raises:
+      UserError: the split is empty.
     """
+    if len(split) == 0:
+        raise UserError(
+            f"{split.path}: has no rows to score; prepare the data with some, for validation by "
+            "--validation-fraction 0.1"
+        )
     process, processes = jax.process_index(), jax.process_count()
     batches = evaluation_batches(split, batch_size, process, processes)
     rays = jnp.asarray(preferences, jnp.float32)

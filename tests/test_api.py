@@ -102,3 +102,9 @@ def test_the_census_example_runs(real_data_dir, tmp_path):
     assert "--preference" in result.stdout
     assert "never_married: weight" in result.stdout
     assert (tmp_path / "front.png").exists()
+
+
+@pytest.mark.parametrize("key", ["train.epoch", "trian.epochs", "sede"])
+def test_a_mistyped_option_is_told(small_store, tmp_path, key):
+    with pytest.raises(UserError, match=f"no key '{key}'"):
+        fit(small_store, tmp_path / "run", {key: 3})

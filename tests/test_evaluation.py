@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from hyperrec_jax import evaluation, experiment, report
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.sharding import make_mesh
 from tests.conftest import tiny_config
 
@@ -91,3 +92,14 @@ def test_a_task_of_one_class_stays_out_and_is_named(scores):
     front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
     assert np.isnan(front.hypervolume)
     assert front.to_dict()["undefined_tasks"] == ("click", "buy")
+
+
+def test_an_empty_split_is_told(small_store):
+    class Empty:
+        path = "store/validation.arrow"
+
+        def __len__(self):
+            return 0
+
+    with pytest.raises(UserError, match="no rows to score"):
+        evaluation.score_split(None, None, Empty(), RAYS, make_mesh(), batch_size=300)
