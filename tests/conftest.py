@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from configs import base
 from hyperrec_jax import experiment
@@ -18,6 +19,11 @@ from hyperrec_jax.data.csv_files import csv_source
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.export import export
+
+# In CI the same examples every time, so that a change is judged by itself; elsewhere new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parents[1]
 
