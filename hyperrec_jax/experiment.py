@@ -139,13 +139,8 @@ def create_training(config: Config, store: Store) -> Training:
         init_key,
         np.array(split.positives) / len(split) if settings["prior_bias"] else None,
     )
-    shapes = jax.eval_shape(create)
-    shardings = sharding.state_shardings(shapes, mesh)
-    template = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        shardings,
-    )
+    template = sharding.template(create, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     # Unoptimised: it runs once, and a compiler that optimises the draws takes longer than they do.
     fast_compile = {"xla_backend_optimization_level": 0}
     init = jax.jit(create, out_shardings=shardings, compiler_options=fast_compile)
@@ -341,12 +336,7 @@ def load(workdir: Path) -> Trained:
         variables = model.init(jax.random.key(0), example_batch(schema), preference, False)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
-    shapes = jax.eval_shape(create)
-    template = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        sharding.state_shardings(shapes, mesh),
-    )
+    template = sharding.template(create, mesh)
     restored = Checkpoints(workdir, read_only=True).restore_best(template)
     if restored is None:
         raise UserError(

@@ -7,6 +7,7 @@ norm) are those of the global batch, so that results do not depend on the mesh.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,6 +64,16 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, partition_spec(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def template(create: Callable[[], Any], mesh: Mesh) -> Any:
+    """Shapes and shardings of what `create` makes, without making it."""
+    shapes = jax.eval_shape(create)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        state_shardings(shapes, mesh),
+    )
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
