@@ -7,11 +7,12 @@ Writes `<workdir>/evaluation/<split>/front.json`, `front.csv`, `front.png`
 and `report.html`.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
-from hyperrec_jax import cli
+from hyperrec_jax import cli, distributed
 from hyperrec_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, as given to train.py.")
@@ -26,19 +27,31 @@ _PREFERENCES = flags.DEFINE_string(
 _RESAMPLES = flags.DEFINE_integer(
     "resamples", 200, "Bootstrap resamples of the report's intervals; 0: none.", lower_bound=0
 )
+_RANKING = flags.DEFINE_bool(
+    "ranking",
+    False,
+    "Also rank each search (the data's group column) by one score for all tasks, the preference's "
+    "weights over calibrated log-odds: NDCG@10, MAP and grouped AUC a task, in ranking.csv.",
+)
 _STORE = flags.DEFINE_string("store", None, "Data, if it has moved since training.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder; default <workdir>/evaluation/<split>.")
+distributed.define_flags()
 
 
 def main() -> int:
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: the folder that train.py wrote")
     workdir = Path(_WORKDIR.value)
+    with distributed.joined(distributed.cluster_from_flags()):
+        _evaluate(workdir)
+    return 0
+
+
+def _evaluate(workdir: Path) -> None:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-    from hyperrec_jax import experiment, html_report, preferences, report
+    from hyperrec_jax import experiment, html_report, preferences, processes, report
     from hyperrec_jax.data.store import Store
 
-    cli.use_compilation_cache()
     trained = experiment.load(workdir)
     rays = (
         preferences.parse_preferences(_PREFERENCES.value, trained.schema.num_tasks)
@@ -46,16 +59,27 @@ def main() -> int:
         else _GRID.value
     )
     store = Store.open(Path(_STORE.value or trained.config["data"]["store"]))
-    front, scores = trained.score(store, _SPLIT.value, rays, progress=True)
+    scored, scores = trained.score(store, _SPLIT.value, rays, progress=processes.is_first())
     split = store.split(_SPLIT.value)
-    details = html_report.details(
-        workdir, trained, split, scores, front, resamples=_RESAMPLES.value
-    )
+    trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
     output = Path(_OUTPUT.value or workdir / "evaluation" / _SPLIT.value)
-    report.write(front, output, details)
-    print(report.front_summary(front))
-    print(f"written to {output}/")
-    return 0
+    ranking = None
+    if _RANKING.value:
+        ranking = trained.rank(store, scores, _SPLIT.value, scored.preferences)
+
+    def write() -> None:
+        details = html_report.details(
+            workdir, trained, split, scores, scored, resamples=_RESAMPLES.value
+        )
+        front = dataclasses.replace(scored, trade_off=details.trade_off)
+        report.write(front, output, details)
+        print(report.front_summary(front))
+        if ranking:
+            report.write_ranking(front, ranking, output)
+            print(report.ranking_summary(front, ranking))
+        print(f"written to {output}/")
+
+    processes.on_first(write)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,25 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from hyperrec_jax import cli
+from hyperrec_jax import cli, distributed
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/aliexpress_us.py.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+distributed.define_flags()
 
 
 def main() -> int:
     config = cli.load_config(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or f"runs/{cli.config_name(flags.FLAGS['config'])}")
-    # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-    from hyperrec_jax import experiment, report
+    with distributed.joined(distributed.cluster_from_flags()):
+        # Here and not at the top: --help and a bad flag answer before JAX is loaded.
+        from hyperrec_jax import experiment, processes, report
 
-    cli.use_compilation_cache()
-    progress = experiment.train(config, workdir)
-    print(report.training_summary(workdir, progress))
+        progress = experiment.train(config, workdir)
+        if processes.is_first():
+            print(report.training_summary(workdir, progress))
     return 0
 
 

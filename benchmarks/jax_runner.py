@@ -14,7 +14,6 @@ from benchmarks.profile_step import Piece, profile
 from configs import base
 from hyperrec_jax import experiment
 from hyperrec_jax.data.pipeline import prefetch
-from hyperrec_jax.data.resident import ResidentReader
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import evaluate_front, make_score_fn, score_split
 from hyperrec_jax.torch_import import convert
@@ -28,7 +27,6 @@ class JaxRunner:
     Args:
       store_path: The data.
       overrides: Of the config, by dotted key.
-      resident: Whether the training rows live on the device.
       threads: Not read: XLA takes the cores that the process may use.
     """
 
@@ -36,7 +34,6 @@ class JaxRunner:
         self,
         store_path: Path,
         overrides: Mapping[str, Any],
-        resident: bool = False,
         *,
         threads: int = 0,
     ):
@@ -49,12 +46,7 @@ class JaxRunner:
         self._training = experiment.create_training(config.to_dict(), self._store)
         self._steps = config.train.steps_per_dispatch
         self._batch_size = self._training.reader.batch_size
-        self._reader: Any = self._training.reader
-        if resident:
-            dtype = self._training.model.compute_dtype
-            self._reader = ResidentReader(
-                self._split, self._batch_size, config.seed, self._training.mesh, dtype
-            )
+        self._reader = self._training.reader
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._training.template)
         self._dispatch: Any = make_dispatch(self._training.step, shardings)
         self._state = self._training.init()
@@ -84,8 +76,6 @@ class JaxRunner:
         jax.block_until_ready(self._state)
 
     def _place(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        if isinstance(batch["labels"], jax.Array):
-            return batch
         return place_batch(batch, self._training.mesh, axis=1)
 
     def step_alone(self, dispatches: int) -> float:

@@ -2,12 +2,14 @@
 
 Starts the server on this machine's loopback, sends requests over 1, 2, 4, ... connections, each of
 which waits for its answer before the next request, and compares every answer with the model's own.
-Client and server share the cores. Prints a Markdown table.
+Client and server share the cores. Prints a Markdown table, and writes it where --output says.
 """
 
 import argparse
 import asyncio
 import json
+import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,10 +22,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.measure import machine
 from hyperrec_jax import load
 from hyperrec_jax.report import table
 
 TOLERANCE = 1e-5
+PACKAGES = ("jax", "numpy", "pyarrow", "starlette", "uvicorn")
 
 
 def make_requests(
@@ -114,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows-a-request", type=int, default=20)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load (at most 60)")
+    parser.add_argument("--output", type=Path, help="Markdown file to write as well")
     arguments = parser.parse_args(argv)
+    described = machine(PACKAGES, threads=os.cpu_count() or 1)
     requests = make_requests(arguments.model, arguments.rows, arguments.rows_a_request)
     port = _free_port()
     server = [sys.executable, "-m", "hyperrec_jax.serve", "--model", str(arguments.model)]
@@ -127,8 +133,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             ]
         finally:
             process.terminate()
-    print(f"{arguments.rows_a_request} rows a request")
-    print(table(list(results[0]), [list(result.values()) for result in results]))
+    rows = [
+        [f"{value:,.1f}" if isinstance(value, float) else value for value in result.values()]
+        for result in results
+    ]
+    lines = table(list(results[0]), rows)
+    print(f"{arguments.rows_a_request} rows a request\n{lines}")
+    if arguments.output:
+        command = shlex.join(["python", "-m", "benchmarks.serve_load", *(argv or sys.argv[1:])])
+        arguments.output.write_text(
+            f"# The server at rising load\n\n`{command}`\n\n"
+            f"{arguments.rows_a_request} rows a request, every answer compared with the model's "
+            "own; each connection waits for its answer before it asks again, client and server "
+            f"share the cores.\n\n{lines}\n\n{described}\n",
+            "utf-8",
+        )
     return int(any(result["wrong"] for result in results))
 
 

@@ -1,6 +1,6 @@
 """Speed and memory against the PyTorch original, the hardware's limit, and growing inputs.
 
-    python -m benchmarks.speed [--parts train,evaluate,curves,profile,scaling] [--threads 2]
+    python -m benchmarks.speed [--parts train,evaluate,curves,profile,scaling,lazy] [--threads 2]
     python -m benchmarks.speed --accelerator
 
 Everything has the original's defaults (batch 2,048, embedding 128, 6 experts (512, 256), towers
@@ -58,6 +58,7 @@ class Settings:
       dim, bottom, tower, experts: The model.
       product: Side of the square matrices whose product is the limit.
       growth: By dimension, the values that it takes.
+      vocabularies: Of lazy Adam, `(fields, ids of each, embedding width)`; other fields stay small.
       variants: Of the accelerator's epoch, `(compute_dtype, batch size, steps a dispatch)`.
       processes: Whether each system has a process of its own.
     """
@@ -85,6 +86,13 @@ class Settings:
             "tasks": (1, 2, 4, 8),
             "vocabulary": (100, 1_000, 10_000, 100_000),
         }
+    )
+    vocabularies: tuple[tuple[int, int, int], ...] = (
+        (16, 1_000, 128),
+        (16, 10_000, 128),
+        (16, 100_000, 128),
+        (1, 1_000_000, 16),
+        (1, 10_000_000, 16),
     )
     variants: tuple[tuple[str, int, int], ...] = (
         ("float32", 2_048, 64),
@@ -132,6 +140,7 @@ QUICK = Settings(
     experts=3,
     product=64,
     growth={"rows": (512, 2048)},
+    vocabularies=((1, 300, 4),),
     variants=(("float32", 128, 2),),
     processes=False,
 )
@@ -176,10 +185,10 @@ class Bench:
         kind = Remote if self.settings.processes else Local
         return kind(factory, *arguments, threads=self.threads)
 
-    def open_jax(self, store: Path, *, resident: bool = False, **overrides: Any) -> Runner:
+    def open_jax(self, store: Path, **overrides: Any) -> Runner:
         from benchmarks.jax_runner import JaxRunner
 
-        return self.open(JaxRunner, store, self.settings.overrides(**overrides), resident)
+        return self.open(JaxRunner, store, self.settings.overrides(**overrides))
 
     def open_peer(self, source: str, **options: Any) -> Runner:
         from benchmarks.torch_peer import TorchRunner
@@ -425,12 +434,54 @@ def _grown(bench: Bench, dimension: str, value: int) -> tuple[float, int]:
     elif dimension == "vocabulary":
         shape["field_sizes"] = (value,) * len(settings.field_sizes)
     store = bench.write_store("grown", rows, **shape)
+    result = _trained(bench, store, **overrides)
+    shutil.rmtree(store.path)
+    return result
+
+
+def _trained(bench: Bench, store: Store, **overrides: Any) -> tuple[float, int]:
+    """Seconds a row and peak memory of training on a store."""
+    settings = bench.settings
     runner = bench.open_jax(store.path, **overrides)
     runner("train", 1)
     seconds = statistics.median(runner("train", 1) for _ in range(settings.rounds))
-    peak = runner.close()
-    shutil.rmtree(store.path)
-    return seconds / (settings.steps * settings.batch_size), peak
+    return seconds / (settings.steps * settings.batch_size), runner.close()
+
+
+def lazy_part(bench: Bench) -> str:
+    """Training with large vocabularies, Adam dense and lazy."""
+    settings = bench.settings
+    lines = []
+    for fields, ids, dim in settings.vocabularies:
+        store = bench.write_store(
+            "vocabulary",
+            max(16, settings.steps) * settings.batch_size,
+            field_sizes=(ids,) * fields + settings.field_sizes[fields:],
+        )
+        (dense, dense_peak), (lazy, lazy_peak) = (
+            _trained(bench, store, model__embedding_dim=dim, optimizer__lazy_rows=lazy_rows)
+            for lazy_rows in (0, 1)
+        )
+        shutil.rmtree(store.path)
+        lines.append(
+            (
+                f"{fields} x {ids:,}, width {dim}",
+                f"{1e3 * settings.batch_size * dense:,.0f}",
+                f"{1e3 * settings.batch_size * lazy:,.0f}",
+                f"{dense / lazy:.1f}",
+                f"{dense_peak / MIB:,.0f}",
+                f"{lazy_peak / MIB:,.0f}",
+            )
+        )
+    header = (
+        "fields x ids", "ms a step, dense", "ms a step, lazy", "dense / lazy",
+        "peak MiB, dense", "peak MiB, lazy",
+    )  # fmt: skip
+    return (
+        f"## Lazy Adam\n\n{table(header, lines)}\n\n"
+        f"Batch {settings.batch_size:,}, ids drawn evenly; the other fields are small. Lazy: "
+        "`optimizer.lazy_rows=1`, so that every field with more ids than a batch has rows is."
+    )
 
 
 def accelerator_part(bench: Bench) -> str:
@@ -444,7 +495,7 @@ def accelerator_part(bench: Bench) -> str:
             "train__batch_size": batch_size,
             "train__steps_per_dispatch": steps,
         }
-        runner = bench.open_jax(store, resident=True, **options)
+        runner = bench.open_jax(store, data__resident="always", **options)
         runner("train", 1)
         epoch = runner("epoch")
         limit = runner("product_limit", 2 * settings.product)
@@ -455,7 +506,7 @@ def accelerator_part(bench: Bench) -> str:
             scoring.append(settings.test_rows * grid / runner("evaluate", grid))
         device, device_bytes = runner("description")
         runner.close()
-        streaming = bench.open_jax(store, **options)
+        streaming = bench.open_jax(store, data__resident="never", **options)
         streaming("train", 1)
         streamed = (
             settings.dispatches * steps * batch_size / streaming("train", settings.dispatches)
@@ -492,6 +543,7 @@ PARTS: dict[str, Callable[[Bench], str]] = {
     "curves": curves_part,
     "profile": profile_part,
     "scaling": scaling_part,
+    "lazy": lazy_part,
 }
 
 

@@ -4,7 +4,8 @@
     python train.py --config configs/own_data.py --workdir runs/own
     python evaluate.py --workdir runs/own
 
-Another folder: `--config.data.store=DIR`.
+Another folder: `--config.data.store=DIR`. The batch is smaller than that of the other configs, so
+that some ten thousand rows give enough steps; for millions take `--config.train.batch_size=2048`.
 """
 
 from ml_collections import ConfigDict
@@ -15,4 +16,6 @@ from configs import base
 def get_config(preset: str = "default") -> ConfigDict:
     config = base.get_config(preset)
     config.data.store = "data/own"
+    config.train.batch_size = 512
+    config.train.patience = 3
     return config

@@ -12,6 +12,8 @@ from typing import Any
 
 from hyperrec_jax import defaults, models, normalisation, objectives, preferences
 from hyperrec_jax.data.pipeline import TrainingReader
+from hyperrec_jax.data.resident import is_resident
+from hyperrec_jax.training.lazy_tables import make_lazy_step
 from hyperrec_jax.training.loop import LoopOptions
 from hyperrec_jax.training.state import create_optimizer
 from hyperrec_jax.training.step import make_train_step
@@ -86,7 +88,9 @@ def run_section(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> str:
         **{f"train.{name}": text for name, text in meanings(LoopOptions, "Attributes").items()},
         **{f"train.{name}": text for name, text in meanings(TrainingReader).items()},
         **comments(),
+        **{f"data.{name}": text for name, text in meanings(is_resident).items()},
         **{f"optimizer.{name}": text for name, text in meanings(create_optimizer).items()},
+        **{f"optimizer.{name}": text for name, text in meanings(make_lazy_step).items()},
         **OTHERS,
     }
     rows = []
@@ -116,7 +120,7 @@ def component_sections(
             [
                 f"`{section}.{key}`",
                 "required" if parameter.default is parameter.empty else shown(parameter.default),
-                texts.get(key, "see above"),
+                texts[key],
             ]
             for key, parameter in inspect.signature(construct).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY

@@ -30,7 +30,7 @@ class WideAndDeep(MultiTaskModel):
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
         """The linear model's logits `[batch, task]` and the bottom `[batch, width]`."""
         x = self.embedding(batch)
-        return self.linear(x), self.bottom(x, train)[0]
+        return self.linear(x), self.mark_shared(self.bottom(x, train)[0])
 
     def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
         """Logits `[batch, task]`; a model that uses the preference sets `conditioned = True`."""

@@ -1,11 +1,13 @@
-"""What all command lines share: one-line errors, exit codes, config files."""
+"""What all command lines share: help, one-line errors, exit codes, quiet libraries, configs."""
 
+import argparse
 import contextlib
 import importlib.util
 import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,10 +38,65 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
 
 
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around imports of what an extra of the package installs.
+
+    Raises:
+      UserError: the extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: python -m pip install 'hyperrec-jax[{extra}]'"
+        ) from error
+
+
+def new_parser(command: str, documentation: str | None) -> argparse.ArgumentParser:
+    """A parser whose `--help` is a module's docstring, without the command in its first line.
+
+    Args:
+      command: The module below `hyperrec_jax`.
+      documentation: Its docstring.
+    """
+    summary, _, rest = (documentation or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m hyperrec_jax.{command}",
+        description=f"{summary.partition(':')[0]}.\n\n{rest}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command's `main` and exits with its return value, or as `EXIT_CODES` says."""
+    """Runs a command's `main` and exits with its return value, or as `EXIT_CODES` says.
+
+    Libraries are quiet meanwhile, and compiled programs are kept for the next command.
+    """
     with one_line_errors():
+        _quiet_libraries()
+        _keep_compiled_programs()
         sys.exit(main())
+
+
+def _quiet_libraries() -> None:
+    """Orbax, Grain and JAX tell their settings as warnings; ours go through standard loggers."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with contextlib.suppress(ModuleNotFoundError):  # a serving machine has no Abseil
+        from absl import logging as absl_logging
+
+        absl_logging.set_verbosity(absl_logging.FATAL)  # errors are raised, too
+    if not sys.warnoptions:  # who asks Python for warnings gets them
+        warnings.filterwarnings("ignore", module=r"(flax|grain|jax|orbax)\b")
+
+
+def _keep_compiled_programs() -> None:
+    """In `JAX_COMPILATION_CACHE_DIR`, or else in the user's cache folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(root / "hyperrec_jax")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    if "jax" in sys.modules:  # it has read its environment already
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
 
 
 def load_config(flag: Any) -> dict[str, Any]:
@@ -130,16 +187,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between commands, under `JAX_COMPILATION_CACHE_DIR` or the user's
-    cache folder."""
-    import jax
-
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        root = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(root / "hyperrec_jax"))
-
-
 def run_absl(main: Callable[[], int | None]) -> NoReturn:
     """Parses absl flags, then runs `main`; bad flags and config keys are one line, exit code 2."""
     from absl import app, flags
@@ -156,7 +203,4 @@ def run_absl(main: Callable[[], int | None]) -> NoReturn:
             raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help")
         return main()
 
-    # Orbax and Grain tell their settings as warnings; ours go through the standard loggers.
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.ERROR)
     exit_on_user_error(parse_and_run)

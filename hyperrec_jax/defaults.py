@@ -17,12 +17,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     "original": {
         "model.name": "pomoe",
         "model.num_experts": 6,
+        "model.norm": "batch",
+        "model.code_widths": (64, 256, 64),
+        "model.gate": "features",
+        "model.gate_scope": "shared",
+        "model.gate_activation": "relu",
+        "model.gate_anchors": False,
+        "model.gate_depth": 2,
+        "model.gate_hidden_relu": False,
+        "model.gate_dropout": 0.05,
+        "model.expert_block": "none",
+        "model.expert_adapter": "none",
+        "model.tower_adapter": "none",
+        "model.preference_input": False,
         "objective.name": "cosine_original",
         "objective.weight": 0.05,
         "normaliser.name": "none",
         "sampler.name": "dirichlet",
         "sampler.concentration": (1.0, 1.2),
         "optimizer.learning_rate": 3e-4,
+        "optimizer.lazy_rows": 0,
         "train.prior_bias": False,
         "train.rays": 1,
         "train.ray_per_row": False,
@@ -30,6 +44,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.patience": 2,
     },
 }
+
+
+def model_options(preset: str) -> dict[str, Any]:
+    """The options that a preset sets of its model."""
+    prefix = "model."
+    return {
+        key.removeprefix(prefix): value
+        for key, value in PRESETS[preset].items()
+        if key.startswith(prefix) and key != "model.name"
+    }
 
 
 def get_config(preset: str = "default") -> ConfigDict:
@@ -44,6 +68,7 @@ def get_config(preset: str = "default") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.store = "data/synthetic"  # folder that `hyperrec_jax.data.prepare` wrote
+    config.data.resident = "auto"  # or "always", "never": training rows in the device's memory
 
     config.model = ConfigDict()
     config.model.name = "pomoe"
@@ -72,7 +97,10 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.model.gate_top_k = placeholder(int)
     config.model.gate_depth = placeholder(int)
     config.model.gate_hidden_relu = placeholder(bool)
+    config.model.gate_anchors = placeholder(bool)
     config.model.gate_dropout = placeholder(float)
+    config.model.expert_block = placeholder(str)
+    config.model.expert_adapter = placeholder(str)
     config.model.tower_adapter = placeholder(str)
     config.model.adapter_rank = placeholder(int)
     config.model.preference_input = placeholder(bool)
@@ -90,13 +118,14 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.objective.coverage = placeholder(float)
 
     config.normaliser = ConfigDict()
-    config.normaliser.name = "none"
+    config.normaliser.name = placeholder(str)  # entropy; none for models without preference
     config.normaliser.decay = placeholder(float)
+    config.normaliser.floor = placeholder(float)
     config.normaliser.utopia = placeholder(tuple)
     config.normaliser.nadir = placeholder(tuple)
 
     config.sampler = ConfigDict()
-    config.sampler.name = "dirichlet"
+    config.sampler.name = "stratified"
     config.sampler.concentration = placeholder(object)  # one number, or one a task
     config.sampler.corners = placeholder(float)
     config.sampler.start = placeholder(float)
@@ -108,12 +137,15 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.optimizer.l2 = 1e-6  # added to the gradient, as torch.optim.Adam's weight_decay
     config.optimizer.schedule = "constant"  # or "cosine", to zero over train.epochs
     config.optimizer.warmup_steps = 0
+    config.optimizer.lazy_rows = 100_000  # ids from which on a field's Adam is lazy; 0: none is
 
     config.train = ConfigDict()
     config.train.batch_size = 2048
     config.train.epochs = 10
-    config.train.rays = 1  # preferences drawn a batch; the experts run once for all of them
-    config.train.ray_per_row = False  # a preference drawn for each row; objective `linear` only
+    # Preferences: one a row where the objective is linear in the losses, which costs next to
+    # nothing; else several a batch, for which the experts run once.
+    config.train.ray_per_row = placeholder(bool)
+    config.train.rays = placeholder(int)  # a batch; 8, or 1 for objectives that compare gradients
     config.train.patience = 2  # evaluations without a better hypervolume; 0 never stops early
     config.train.grid = 5  # preferences of the validation grid that selects the model
     config.train.steps_per_dispatch = 8  # steps compiled into one call

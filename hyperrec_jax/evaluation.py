@@ -14,19 +14,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from hyperrec_jax import metrics, pareto
 from hyperrec_jax.data.pipeline import evaluation_batches
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.training.sharding import place_batch
+from hyperrec_jax.normalisation import entropy_scale
+from hyperrec_jax.processes import fetch
+from hyperrec_jax.training.sharding import batch_part, place_batch
 
 RAY_CHUNK = 8
 """Preferences decoded at once: enough to fill the cores, few enough to stay in the cache."""
 
-ScoreFn = Callable[[Any, dict[str, jax.Array], jax.Array], jax.Array]
+ScoreFn = Callable[[Any, dict[str, jax.Array], jax.Array | np.ndarray], jax.Array]
 
 
 def make_score_fn(model: Any) -> ScoreFn:
@@ -96,54 +97,39 @@ def score_split(
             f"{split.path}: has no rows to score; prepare the data with some, for validation by "
             "--validation-fraction 0.1"
         )
-    process, processes = jax.process_index(), jax.process_count()
-    batches = evaluation_batches(split, batch_size, process, processes)
-    rays = jnp.asarray(preferences, jnp.float32)
+    devices = mesh.shape["data"]
+    batch_size = -(-batch_size // devices) * devices
+    batches = evaluation_batches(split, batch_size, *batch_part(mesh, batch_size))
+    rays = np.asarray(preferences, np.float32)
     logits: np.ndarray | None = None
     num_tasks = preferences.shape[1]
     labels = np.empty((num_tasks, len(split)), np.uint8)
     start = 0
-    pending: tuple[jax.Array, np.ndarray, np.ndarray] | None = None
+    pending: dict[str, jax.Array] | None = None
 
     def settle() -> None:
         nonlocal logits, start
         if pending is None:
             return
-        device_values, batch_labels, mask = pending
-        values = _local(device_values, processes)
+        batch = fetch(pending)
         if logits is None:
-            logits = np.empty((values.shape[0], values.shape[1], len(split)), np.float32)
-        real = mask > 0
-        stop = start + int(real.sum())
-        logits[..., start:stop] = values[..., real]
-        labels[:, start:stop] = batch_labels[real].T
+            logits = np.empty((*batch["logits"].shape[:2], len(split)), np.float32)
+        stop = min(start + batch_size, len(split))  # the rest of the last batch is padding
+        logits[..., start:stop] = batch["logits"][..., : stop - start]
+        labels[:, start:stop] = batch["labels"][: stop - start].T
         start = stop
 
     total = -(-len(split) // batch_size)
     for batch in tqdm(batches, total=total, unit="batch", disable=not progress, desc="scoring"):
-        truth, mask = _gathered(batch["labels"], batch["mask"], processes)
-        features = {name: batch[name] for name in ("categorical", "numerical")}
-        values = score(variables, place_batch(features, mesh), rays)
+        names = ("categorical", "numerical", "labels")
+        placed = place_batch({name: batch[name] for name in names}, mesh)
+        truth = placed.pop("labels")
+        values = score(variables, placed, rays)
         settle()  # the former batch, while this one runs
-        pending = values, truth, mask
+        pending = {"logits": values, "labels": truth}
     settle()
     assert logits is not None
     return Scores(logits, labels)
-
-
-def _local(values: jax.Array, processes: int) -> np.ndarray:
-    if processes == 1:
-        return np.asarray(values)
-    return multihost_utils.process_allgather(values, tiled=True)
-
-
-def _gathered(
-    labels: np.ndarray, mask: np.ndarray, processes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and mask of the global batch; processes hold contiguous parts in order."""
-    if processes == 1:
-        return labels, mask
-    return multihost_utils.process_allgather((labels, mask), tiled=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +149,17 @@ class Front:
         `[ray]`.
       hypervolume: Of `1 - AUC` from the reference point (1, ..., 1), over the tasks whose AUC is
         defined; NaN where none is.
+      relative_loss: Log loss over the entropy of the task's base rate on the split, `[ray, task]`:
+        1 is a constant prediction's, NaN where the split holds one class only.
+      loss_hypervolume: Of `relative_loss` from the reference point (1, ..., 1), as `hypervolume`.
+      spacing: Schott's, of `relative_loss`: 0 is an even front; NaN under three preferences.
+      span: Smallest range of `relative_loss` over the tasks.
+      angle: Mean angle, in radians, of the losses, scaled to [0, 1] within the grid, to the
+        direction `1 / r` that balances them; NaN without a grid.
       obedience: Spearman correlation of each task's log loss with its weight, `[task]`; -1 where
         more weight always means less loss, NaN without a grid.
+      trade_off: Whether the grid trades off beyond the noise of the rows; None if no bootstrap was
+        asked for, or without a grid.
     """
 
     split: str
@@ -177,7 +172,13 @@ class Front:
     calibration: np.ndarray
     non_dominated: np.ndarray
     hypervolume: float
+    relative_loss: np.ndarray
+    loss_hypervolume: float
+    spacing: float
+    span: float
+    angle: float
     obedience: np.ndarray
+    trade_off: pareto.TradeOff | None = None
 
     @property
     def undefined_tasks(self) -> tuple[str, ...]:
@@ -220,8 +221,22 @@ class Front:
             "hypervolume": self.hypervolume,
             "hypervolume_reference": [1.0] * len(self.tasks),
             "non_dominated_fraction": float(self.non_dominated.mean()),
+            "relative_loss": {
+                "definition": "log loss over the entropy of the base rate",
+                "hypervolume": self.loss_hypervolume,
+                "hypervolume_reference": [1.0] * len(self.tasks),
+                "spacing": self.spacing,
+                "span": self.span,
+                "angle_to_ray": self.angle,
+            },
             "undefined_tasks": self.undefined_tasks,
             "loss_weight_correlation": dict(zip(self.tasks, self.obedience.tolist(), strict=True)),
+            "trade_off": self.trade_off
+            and {
+                "found": self.trade_off.found,
+                "gain": dict(zip(self.tasks, self.trade_off.gain.tolist(), strict=True)),
+                "deviation": dict(zip(self.tasks, self.trade_off.deviation.tolist(), strict=True)),
+            },
             "preferences": self.records(),
         }
 
@@ -245,27 +260,41 @@ def evaluate_front(
         ]
         return np.array(pairs, np.float64)
 
-    auc = table(metrics.auc)
+    auc, log_loss = table(metrics.auc), table(metrics.log_loss)
     defined = ~np.isnan(auc).any(axis=0)
-    points = 1.0 - auc[:, defined]
+    rows = scores.labels.shape[1]
+    positives = scores.labels.sum(axis=1, dtype=np.int64)
+    relative = np.full(log_loss.shape, math.nan)
+    relative[:, defined] = log_loss[:, defined] / entropy_scale(positives[defined] / rows)
+    points, losses = 1.0 - auc[:, defined], relative[:, defined]
     any_defined = bool(defined.any())
-    log_loss = table(metrics.log_loss)
+    grid = preferences if preferences is not None and len(preferences) > 1 else None
     return Front(
         split=split,
         tasks=tasks,
-        rows=scores.labels.shape[1],
-        positives=tuple(int(count) for count in scores.labels.sum(axis=1, dtype=np.int64)),
+        rows=rows,
+        positives=tuple(int(count) for count in positives),
         preferences=preferences,
         auc=auc,
         log_loss=log_loss,
         calibration=table(metrics.calibration),
         non_dominated=(pareto.non_dominated(points) if any_defined else np.ones(len(points), bool)),
-        hypervolume=(
-            pareto.hypervolume(points, np.ones(points.shape[1])) if any_defined else math.nan
-        ),
+        hypervolume=pareto.hypervolume(points, 1.0) if any_defined else math.nan,
+        relative_loss=relative,
+        loss_hypervolume=pareto.hypervolume(losses, 1.0) if any_defined else math.nan,
+        spacing=pareto.spacing(losses) if any_defined else math.nan,
+        span=pareto.span(losses) if any_defined else math.nan,
+        angle=math.nan if grid is None else _mean_angle(grid, log_loss),
         obedience=(
-            pareto.preference_correlation(preferences, log_loss)
-            if preferences is not None and len(preferences) > 1
-            else np.full(len(tasks), math.nan)
+            np.full(len(tasks), math.nan)
+            if grid is None
+            else pareto.preference_correlation(grid, log_loss)
         ),
     )
+
+
+def _mean_angle(rays: np.ndarray, losses: np.ndarray) -> float:
+    spread = np.ptp(losses, axis=0)
+    scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1)
+    angles = pareto.angle_to_ray(rays, scaled)
+    return float(np.nanmean(angles)) if np.isfinite(angles).any() else math.nan

@@ -15,15 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hyperrec_jax import models, normalisation, objectives, preferences
+from hyperrec_jax import models, normalisation, objectives, preferences, processes, ranking
 from hyperrec_jax import workdir as workdirs
-from hyperrec_jax.data.pipeline import TrainingReader
+from hyperrec_jax.data.files import explain_write_errors
+from hyperrec_jax.data.pipeline import Reader, TrainingReader
+from hyperrec_jax.data.resident import ResidentReader, is_resident
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import Front, Scores, evaluate_front, make_score_fn, score_split
+from hyperrec_jax.preferences import evaluation_grid
 from hyperrec_jax.training import sharding
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.lazy_tables import make_lazy_step
 from hyperrec_jax.training.loop import LoopOptions, fit
 from hyperrec_jax.training.state import TrainState, create_optimizer, init_state
 from hyperrec_jax.training.step import Step, make_dispatch, make_train_step
@@ -72,14 +76,16 @@ class Training:
       mesh: Devices.
       reader: Batches by step.
       step: The pure step.
+      make_step: `make_step(sampler) -> step`: the same with other rays.
       init: Makes the first state, in its shardings.
       template: Shapes and shardings of the state.
     """
 
     model: Any
     mesh: Mesh
-    reader: TrainingReader
+    reader: Reader
     step: Step
+    make_step: Callable[[preferences.Sampler], Step]
     init: Callable[[], TrainState]
     template: TrainState
 
@@ -96,8 +102,9 @@ def create_training(config: Config, store: Store) -> Training:
     """
     settings, schema = config["train"], store.schema
     model = create_model(config, schema)
-    objective = _create_objective(config, model, settings)
-    normaliser = _create_normaliser(config, store)
+    objective = _create_objective(config, model)
+    rays, ray_per_row = _rays(settings, model, objective)
+    normaliser = _create_normaliser(config, store, model, compares_rays=rays > 1)
     sampler = preferences.create_sampler(
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
     )
@@ -106,28 +113,38 @@ def create_training(config: Config, store: Store) -> Training:
     batch_size = min(settings["batch_size"], len(split))
     if batch_size < settings["batch_size"]:
         logger.warning("batches of %d rows: the training split has no more", batch_size)
-    reader = TrainingReader(
-        split, batch_size, config["seed"], jax.process_index(), jax.process_count()
-    )
+    part = sharding.batch_part(mesh, batch_size)
+    numerical_dtype = "bfloat16" if model.compute_dtype == "bfloat16" else "float32"
+    reader: Reader
+    if is_resident(config["data"]["resident"], split, numerical_dtype):
+        reader = ResidentReader(split, batch_size, config["seed"], mesh, numerical_dtype)
+    else:
+        reader = TrainingReader(split, batch_size, config["seed"], *part)
     total_steps = settings["epochs"] * reader.steps_per_epoch
+    optimizer_options = dict(config["optimizer"])
+    lazy_rows = optimizer_options.pop("lazy_rows")
     optimizer = create_optimizer(
-        **config["optimizer"],
+        **optimizer_options,
         total_steps=total_steps // model.accumulate_steps,
         accumulate_steps=model.accumulate_steps,
     )
     init_key, run_key = jax.random.split(jax.random.key(config["seed"]))
-    step = make_train_step(
-        model,
-        optimizer,
-        objective,
-        normaliser,
-        sampler,
-        run_key,
-        rays=settings["rays"],
-        ray_per_row=settings["ray_per_row"],
-        total_steps=total_steps,
-        skip_nonfinite=settings["skip_nonfinite"],
-    )
+
+    def make_step(sampler: preferences.Sampler) -> Step:
+        dense = functools.partial(
+            make_train_step,
+            optimizer=optimizer,
+            objective=objective,
+            normaliser=normaliser,
+            sampler=sampler,
+            key=run_key,
+            rays=rays,
+            ray_per_row=ray_per_row,
+            total_steps=total_steps,
+            skip_nonfinite=settings["skip_nonfinite"],
+        )
+        return make_lazy_step(dense, model, lazy_rows)
+
     create = functools.partial(
         init_state,
         model,
@@ -144,10 +161,10 @@ def create_training(config: Config, store: Store) -> Training:
     # Unoptimised: it runs once, and a compiler that optimises the draws takes longer than they do.
     fast_compile = {"xla_backend_optimization_level": 0}
     init = jax.jit(create, out_shardings=shardings, compiler_options=fast_compile)
-    return Training(model, mesh, reader, step, init, template)
+    return Training(model, mesh, reader, make_step(sampler), make_step, init, template)
 
 
-def _create_objective(config: Config, model: Any, settings: Config) -> Any:
+def _create_objective(config: Config, model: Any) -> Any:
     name = config["objective"]["name"] or ("linear" if model.conditioned else "uniform")
     objective = objectives.create_objective(name, **options(config["objective"]))
     if objective.conditioned and not model.conditioned and config["sampler"]["name"] != "fixed":
@@ -156,25 +173,48 @@ def _create_objective(config: Config, model: Any, settings: Config) -> Any:
             "none; use --config.objective.name=uniform, or --config.sampler.name=fixed to train "
             "it for one preference"
         )
-    if settings["ray_per_row"] and not objective.linear:
-        raise UserError(
-            f"train.ray_per_row goes with objective linear, not with {name}: a row's losses "
-            "stand alone there"
-        )
-    if objective.needs_gram and (settings["rays"] > 1 or settings["ray_per_row"]):
-        raise UserError(f"objective {name} takes one preference a batch: --config.train.rays=1")
     return objective
 
 
-def _create_normaliser(config: Config, store: Store) -> Any:
+def _rays(settings: Config, model: Any, objective: Any) -> tuple[int, bool]:
+    """How many preferences a batch has, and whether each row has its own instead."""
+    rays, ray_per_row = settings["rays"], settings["ray_per_row"]
+    if ray_per_row and not objective.linear:
+        raise UserError(
+            "train.ray_per_row goes with objectives that are linear in the losses: a row's losses "
+            "stand alone there"
+        )
+    if ray_per_row is None:
+        ray_per_row = rays is None and model.conditioned and objective.linear
+    if rays is None:
+        several = model.conditioned and not ray_per_row and not objective.needs_gram
+        rays = 8 if several else 1
+    if objective.needs_gram and (rays > 1 or ray_per_row):
+        raise UserError(
+            "an objective that compares gradients takes one preference a batch: "
+            "--config.train.rays=1, without --config.train.ray_per_row"
+        )
+    return rays, ray_per_row
+
+
+def _create_normaliser(config: Config, store: Store, model: Any, *, compares_rays: bool) -> Any:
     section = config["normaliser"]
+    name = section["name"] or ("entropy" if model.conditioned else "none")
     extra = {}
-    if section["name"] == "entropy":
+    if name == "entropy":
         split = store.split("train")
-        extra["base_rates"] = np.array(split.positives) / len(split)
-    return normalisation.create_normaliser(
-        section["name"], store.schema.num_tasks, **options(section), **extra
+        # Half a row of each class more (Krichevsky and Trofimov 1981): a label of one class only
+        # has a scale, too.
+        extra["base_rates"] = (np.array(split.positives) + 0.5) / (len(split) + 1)
+    normaliser = normalisation.create_normaliser(
+        name, store.schema.num_tasks, **options(section), **extra
     )
+    if normaliser.needs_rays and not compares_rays:
+        raise UserError(
+            f"normaliser {name} compares the rays of a batch: --config.train.rays=8, without "
+            "--config.train.ray_per_row"
+        )
+    return normaliser
 
 
 def train(config: Config, workdir: Path, store: Store | None = None) -> Progress:
@@ -191,7 +231,11 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     store = store or Store.open(Path(config["data"]["store"]))
     settings = config["train"]
     training = create_training(config, store)
-    with workdirs.open_workdir(workdir, config, store.schema):
+    processes.check_same({"config": repr(config), "store": store.fingerprint})
+    with (
+        workdirs.open_workdir(workdir, config, store.schema),
+        explain_write_errors(workdir, "the last checkpoint is kept"),
+    ):
         workdirs.keep_vocabulary(workdir, store.path / workdirs.VOCABULARY)
         score = make_score_fn(training.model)
         rays = evaluation_preferences(training.model, store.schema.num_tasks, settings["grid"])
@@ -318,6 +362,46 @@ class Trained:
         )
         rays = preferences if self.model.conditioned else None
         return evaluate_front(scores, split, self.schema.tasks, rays), scores
+
+    def rank(
+        self, store: Store, scores: Scores, split: str, preferences: np.ndarray | None
+    ) -> ranking.RankingFront:
+        """One list a search for all tasks, under every preference.
+
+        The log-odds are calibrated on the validation rows, for each preference anew.
+
+        Args:
+          store: The data that was scored; its description names a group.
+          scores: From `score`, of the split.
+          split: Name of the split.
+          preferences: `[ray, task]`; None for a model that takes none, whose lists are then those
+            of the standard grid of 25.
+
+        Raises:
+          UserError: the data has no groups, or a task one class only among the validation rows.
+        """
+        if not self.schema.group:
+            raise UserError(
+                f"store {store.path}: no group column tells the searches apart; name one when "
+                "preparing the data, or leave out --ranking"
+            )
+        rays = preferences
+        if rays is None:
+            rays = evaluation_grid(self.schema.num_tasks, 25)
+        validation = self.score(store, "validation", rays)[1]
+        calibrated = np.stack(
+            [
+                ranking.fit_calibrator(validation.labels, held).apply(logits)
+                for held, logits in zip(validation.logits, scores.logits, strict=True)
+            ]
+        )
+        rows = store.split(split)
+        return ranking.ranking_front(
+            scores.labels,
+            calibrated if preferences is not None else calibrated[0],
+            rows.groups(0, len(rows)),
+            rays,
+        )
 
 
 def load(workdir: Path) -> Trained:

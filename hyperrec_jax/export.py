@@ -16,7 +16,6 @@ which can't be installed beside the one that training needs. There is no SavedMo
 need TensorFlow.
 """
 
-import argparse
 import json
 import shutil
 from collections.abc import Sequence
@@ -131,11 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: see `export`.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m hyperrec_jax.export",
-        description="Writes a trained model as a folder that `hyperrec_jax.load` and "
-        "`python -m hyperrec_jax.serve` read without the training code.",
-    )
+    parser = cli.new_parser("export", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="folder that train.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     arguments = parser.parse_args(argv)

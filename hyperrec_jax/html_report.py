@@ -5,6 +5,7 @@ All that comes from data (names of tasks, fields, config values) is escaped.
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import json
@@ -14,10 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrec_jax import metrics
+from hyperrec_jax import metrics, pareto
 from hyperrec_jax import workdir as workdirs
 from hyperrec_jax.evaluation import Front, Scores
 from hyperrec_jax.training.log import read_metrics
@@ -25,6 +27,7 @@ from hyperrec_jax.training.log import read_metrics
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Distinct to colour-blind eyes (Okabe and Ito 2008)."""
 MARKERS = "os^DvPX*"
+PANEL_WIDTH = 4.2
 EXPERT_ROWS = 4096
 MAX_PAIRS = 6
 
@@ -40,9 +43,10 @@ class Details:
       history: Records of `metrics.jsonl`.
       auc_interval: 95 % bootstrap interval, `[2, ray, task]`, or None.
       log_loss_interval: The same for the log loss.
+      trade_off: Whether the grid trades off beyond the noise of the rows, or None.
       curves: Calibration curves of some rays: index of the ray -> one curve a task.
-      expert_use: Share of each expert in the gates' weights, `[ray, gate, expert]`; None for
-        models whose gates the preference does not change.
+      expert_use: Share of each expert in the gates' weights, `[ray, gate, expert]`; one ray where
+        the preference does not change them, None for models without gates.
     """
 
     source: str
@@ -51,6 +55,7 @@ class Details:
     history: list[dict[str, Any]]
     auc_interval: np.ndarray | None
     log_loss_interval: np.ndarray | None
+    trade_off: pareto.TradeOff | None
     curves: dict[int, list[metrics.CalibrationCurve]]
     expert_use: np.ndarray | None
 
@@ -76,12 +81,15 @@ def details(
         intervals out. 200 take 4 s for 200,000 rows, 25 preferences and 2 tasks.
     """
     intervals: list[np.ndarray | None] = [None, None]
+    trade_off = None
     if resamples:
         groups = split.groups(0, len(split)) if trained.schema.group else None
         samples = metrics.bootstrap(
             scores.labels, scores.logits, groups=groups, resamples=resamples
         )
         intervals = [metrics.interval(samples.auc), metrics.interval(samples.log_loss)]
+        if front.preferences is not None and len(front.preferences) > 1 and resamples > 1:
+            trade_off = pareto.trade_off(front.preferences, samples.log_loss)
     last = len(front.auc) - 1
     curves = {
         ray: [
@@ -97,33 +105,45 @@ def details(
         history=read_metrics(workdir),
         auc_interval=intervals[0],
         log_loss_interval=intervals[1],
+        trade_off=trade_off,
         curves=curves,
         expert_use=_expert_use(trained, split, front.preferences),
     )
 
 
 def _expert_use(trained: Any, split: Any, rays: np.ndarray | None) -> np.ndarray | None:
-    """Shares of the experts over rows from all parts of the split, `[ray, gate, expert]`."""
+    """Shares of the experts over rows from all parts of the split, `[ray, gate, expert]`.
+
+    Models note what they weigh experts by under the name `gate_weights`: in `encode` where the
+    preference does not change it, else in `decode`.
+    """
+    rows = np.linspace(0, len(split) - 1, min(EXPERT_ROWS, len(split))).astype(int)
+    batch = split.gather(rows)
+    apply = functools.partial(trained.model.apply, trained.variables, mutable=["intermediates"])
+
+    @jax.jit
+    def encode(batch: Any) -> Any:
+        features, noted = apply(batch, False, method="encode")
+        return features, _mean_weights(noted)
+
+    @jax.jit
+    def decode(features: Any, ray: Any) -> Any:
+        return _mean_weights(apply(features, ray, False, method="decode")[1])
+
+    features, weights = encode({name: batch[name] for name in ("categorical", "numerical")})
     if rays is None:
+        rays = np.full((1, trained.schema.num_tasks), 1 / trained.schema.num_tasks)
+    noted = [weights] if weights else [decode(features, np.float32(ray)) for ray in rays]
+    if not noted[0]:
         return None
-    batch = split.gather(np.linspace(0, len(split) - 1, min(EXPERT_ROWS, len(split))).astype(int))
-    shares = []
-    for ray in rays:
-        _, state = trained.model.apply(
-            trained.variables,
-            {name: jnp.asarray(batch[name]) for name in ("categorical", "numerical")},
-            jnp.asarray(ray, jnp.float32),
-            False,
-            mutable=["intermediates"],
-        )
-        if "gate_weights" not in state.get("intermediates", {}):
-            return None
-        (gates,) = state["intermediates"]["gate_weights"]
-        weights = np.stack(
-            [np.asarray(gate, np.float64).reshape(-1, gate.shape[-1]).mean(0) for gate in gates]
-        )
-        shares.append(weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
-    return np.stack(shares)
+    means = np.asarray(noted, np.float64)
+    return means / np.maximum(means.sum(axis=-1, keepdims=True), 1e-12)
+
+
+def _mean_weights(noted: Any) -> list[jax.Array]:
+    """Of each gate `[expert]`; no gates, no list."""
+    (gates,) = noted.get("intermediates", {}).get("gate_weights", ([],))
+    return [gate.reshape(-1, gate.shape[-1]).astype(jnp.float32).mean(axis=0) for gate in gates]
 
 
 def render(front: Front, extra: Details) -> str:
@@ -149,19 +169,22 @@ def render(front: Front, extra: Details) -> str:
         f"<section><h2>{title}</h2>{f'<p>{note}</p>' if note else ''}{content}</section>"
         for title, content, note in sections
     )
-    facts = {
-        "rows": f"{front.rows:,}",
-        "preferences": f"{len(front.auc)}",
-        "not dominated": f"{int(front.non_dominated.sum())}",
-        "hypervolume": _number(front.hypervolume),
-    } | {
-        f"positives of {task}": f"{count:,}"
-        for task, count in zip(front.tasks, front.positives, strict=True)
-    }
+    facts = {"rows": f"{front.rows:,}"}
+    if front.preferences is not None:
+        facts["preferences"] = f"{len(front.auc)}"
+        facts["not dominated"] = f"{int(front.non_dominated.sum())}"
+    facts["hypervolume"] = _number(front.hypervolume)
+    if extra.trade_off is not None:
+        facts["trade-off"] = "yes" if extra.trade_off.found else "none here"
+    for task, count in zip(front.tasks, front.positives, strict=True):
+        facts[f"positives of {task}"] = f"{count:,}"
     cards = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts.items()
     )
-    title = html.escape(f"{extra.source}, {front.split}: one model, {len(front.auc)} preferences")
+    title = f"{extra.source}, {front.split}: one model"
+    if front.preferences is not None:
+        title += f", {len(front.auc)} preference{'s' if len(front.auc) > 1 else ''}"
+    title = html.escape(title)
     undefined = html.escape(", ".join(front.undefined_tasks))
     warning = (
         f'<p class="warning">AUC of {undefined} is undefined: the split holds one class only.</p>'
@@ -174,8 +197,9 @@ def render(front: Front, extra: Details) -> str:
 
 
 _FRONT_NOTE = (
-    "Each point is one preference of the same model; rings mark those that no other dominates, "
-    "bars are 95 % bootstrap intervals where they were asked for."
+    "Each point is a preference of the one model; rings mark those that no other dominates. "
+    "Below, or beside, the same with 95 % bootstrap intervals, if they were asked for: all points "
+    "share their rows and move together, so that bars may overlap where points truly differ."
 )
 _TABLE_NOTE = "Click a heading to sort. Log loss in nats; calibration is predicted over observed."
 _WEIGHT_NOTE = (
@@ -184,7 +208,9 @@ _WEIGHT_NOTE = (
 _CALIBRATION_NOTE = (
     "Predicted against observed rate in bins of equally many rows; the diagonal is calibrated."
 )
-_EXPERT_NOTE = "Share of each expert in the gate's weights, by preference."
+_EXPERT_NOTE = (
+    "Share of each expert in the gate's weights, by preference where the model takes one."
+)
 
 
 def _number(value: float) -> str:
@@ -255,6 +281,7 @@ def _figure(draw: Callable[[], Any]) -> str:
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "text.parse_math": False,  # a task may be called $x
+        "axes.formatter.useoffset": False,
         "axes.grid": True,
         "grid.alpha": 0.3,
         "axes.spines.top": False,
@@ -266,21 +293,22 @@ def _figure(draw: Callable[[], Any]) -> str:
     with mpl.rc_context(settings):
         figure = draw()
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     prefix = f"f{zlib.crc32(svg.encode()):x}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
-    return f'<figure class="wide">{svg}</figure>'
+    panels = round(figure.get_figwidth() / PANEL_WIDTH)
+    return f'<figure class="wide" style="--panels: {panels}">{svg}</figure>'
 
 
-def _new_figure(panels: int, height: float = 3.6) -> tuple[Any, Any]:
+def _new_figure(panels: int, height: float = 3.6, columns: int = 3) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    columns = min(panels, 3)
+    columns = min(panels, columns)
     rows = -(-panels // columns)
-    width = 5.8 if panels == 1 else 4.2 * columns
+    width = 5.8 if panels == 1 else PANEL_WIDTH * columns
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[panels:]:
@@ -291,13 +319,16 @@ def _new_figure(panels: int, height: float = 3.6) -> tuple[Any, Any]:
 def _draw_front(front: Front, extra: Details) -> Any:
     tasks = range(len(front.tasks))
     pairs = [(a, b) for a in tasks for b in tasks if a < b][:MAX_PAIRS] or [(0, 0)]
-    figure, axes = _new_figure(len(pairs), 4.2)
+    # The intervals may be far wider than the front: it is drawn without them first.
+    intervals = [None] if extra.auc_interval is None else [None, extra.auc_interval]
+    views = [(pair, interval) for interval in intervals for pair in pairs]
+    figure, axes = _new_figure(len(views), 4.2, columns=2 if len(pairs) == 1 else 3)
     colours = None if front.preferences is None else "cividis"
     weights = front.preferences[:, 0] if front.preferences is not None else None
-    for panel, (one, other) in zip(axes, pairs, strict=False):
+    for panel, ((one, other), interval) in zip(axes, views, strict=False):
         x, y = front.auc[:, one], front.auc[:, other]
-        if extra.auc_interval is not None:
-            errors = np.abs(extra.auc_interval - front.auc)
+        if interval is not None:
+            errors = np.abs(interval - front.auc)
             panel.errorbar(
                 x,
                 y,
@@ -320,6 +351,7 @@ def _draw_front(front: Front, extra: Details) -> Any:
             label="not dominated",
         )
         panel.set(xlabel=f"AUC {front.tasks[one]}", ylabel=f"AUC {front.tasks[other]}")
+        panel.locator_params(axis="x", nbins=3)  # AUCs may need six digits
         panel.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: points may be anywhere
     if weights is not None:
         figure.colorbar(points, ax=list(axes), label=f"weight of {front.tasks[0]}")
@@ -385,23 +417,32 @@ def _draw_calibration(front: Front, extra: Details) -> Any:
 
 
 def _draw_experts(front: Front, use: np.ndarray) -> Any:
-    assert front.preferences is not None
     gates, experts = use.shape[1:]
     figure, axes = _new_figure(gates)
-    order = np.argsort(front.preferences[:, 0], kind="stable")
     for gate, panel in zip(range(gates), axes, strict=False):
-        picture = panel.imshow(
-            use[order, gate].T, aspect="auto", cmap="cividis", vmin=0, vmax=use.max()
-        )
-        ticks = np.unique(np.linspace(0, len(order) - 1, min(5, len(order))).astype(int))
-        panel.set_xticks(ticks, [f"{front.preferences[order[i], 0]:.2f}" for i in ticks])
+        if len(use) > 1:
+            picture = _draw_shares(panel, front, use[:, gate], use.max())
+        else:
+            panel.barh(range(experts), use[0, gate])
+            panel.set(xlabel="share", xlim=(0, 1.05 * use.max()), ylim=(experts - 0.5, -0.5))
         panel.set_yticks(range(experts), [str(expert + 1) for expert in range(experts)])
-        panel.set(xlabel=f"weight of {front.tasks[0]}", ylabel="expert")
+        panel.set_ylabel("expert")
         panel.grid(visible=False)
         if gates > 1:
             panel.set_title(f"gate of {front.tasks[gate]}")
-    figure.colorbar(picture, ax=list(axes), label="share")
+    if len(use) > 1:
+        figure.colorbar(picture, ax=list(axes), label="share")
     return figure
+
+
+def _draw_shares(panel: Any, front: Front, shares: np.ndarray, top: float) -> Any:
+    """A gate's shares `[ray, expert]` by the weight of the first task."""
+    assert front.preferences is not None
+    order = np.argsort(front.preferences[:, 0], kind="stable")
+    ticks = np.unique(np.linspace(0, len(order) - 1, min(5, len(order))).astype(int))
+    panel.set_xticks(ticks, [f"{front.preferences[order[i], 0]:.2f}" for i in ticks])
+    panel.set_xlabel(f"weight of {front.tasks[0]}")
+    return panel.imshow(shares[order].T, aspect="auto", cmap="cividis", vmin=0, vmax=top)
 
 
 def _draw_training(history: Sequence[dict[str, Any]]) -> Any:
@@ -428,7 +469,7 @@ def _draw_training(history: Sequence[dict[str, Any]]) -> Any:
     areas.set(xlabel="step", ylabel="best AUC of the grid")
     for panel in (losses, areas):
         if panel.lines:
-            panel.legend()
+            panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small")
     return figure
 
 
@@ -443,7 +484,7 @@ dt { font-size: .8rem; color: #444; } dd { margin: 0; font-size: 1.15rem; font-w
 p { margin: .25rem 0 .5rem; color: #333; } .warning { border-left: 4px solid #D55E00;
   padding-left: .75rem; margin-top: 1rem; }
 .wide { overflow-x: auto; margin: 0; } figure svg { max-width: 100%; height: auto;
-  min-width: 22rem; }
+  min-width: calc(var(--panels) * 17rem); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
   white-space: nowrap; }
@@ -458,7 +499,10 @@ summary { cursor: pointer; font-weight: 600; margin-top: .75rem; } a { color: #0
   margin-right: 3rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } .wide { overflow: visible; }
   section { break-inside: avoid; } figure svg { min-width: 0; } a[download] { display: none; }
-  table { font-size: 8px; } th, td { padding: .1rem .25rem; } }
+  table { font-size: 8px; } th, td { padding: .1rem .25rem; }
+  td small { display: block; font-size: 6px; }
+  #front th, #front td, th button { padding: .1rem; } #front th { white-space: normal; }
+}
 """
 
 _SCRIPT = """

@@ -26,19 +26,21 @@ class Normaliser(NamedTuple):
       init: `init() -> state`.
       apply: `apply(state, losses [..., task]) -> normalised [..., task]`; gradients reach the
         losses, not the state.
-      update: `update(state, losses [task]) -> state`, with the mean losses of a step.
+      update: `update(state, losses [ray, task]) -> state`, with the losses of a step.
+      needs_rays: Whether it compares the rays of a batch, of which there must then be several.
     """
 
     init: Callable[[], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
     update: Callable[[Any, jax.Array], Any]
+    needs_rays: bool = False
 
 
 def create_normaliser(name: str, num_tasks: int, **options: object) -> Normaliser:
     """Makes a normaliser.
 
     Args:
-      name: 'none', 'running_scale', 'reference', 'entropy' or 'log'.
+      name: 'none', 'running_scale', 'reference', 'entropy', 'log' or 'front'.
       num_tasks: Number of tasks.
       **options: The keyword arguments of the function of that name in this module.
 
@@ -84,13 +86,7 @@ def running_scale(num_tasks: int, *, decay: float = 0.99) -> Normaliser:
         return losses / jnp.maximum(scale, TINY)
 
     def update(state: RunningScale, losses: jax.Array) -> RunningScale:
-        # A step without a finite loss must not spoil the average for good.
-        finite = jnp.isfinite(losses).all()
-        new = RunningScale(
-            decay * state.total + (1 - decay) * jnp.where(finite, losses, 0),
-            decay * state.weight + 1 - decay,
-        )
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        return _averaged(state, losses.reshape(-1, num_tasks).mean(axis=0), decay)
 
     return Normaliser(init, apply, update)
 
@@ -124,8 +120,14 @@ def entropy(num_tasks: int, *, base_rates: ArrayLike) -> Normaliser:
             f"entropy: base rates {rates.tolist()} must be between 0 and 1; a task with labels of "
             "one class only cannot be scaled, use normaliser 'running_scale'"
         )
-    scale = (-rates * np.log(rates) - (1 - rates) * np.log1p(-rates)).astype(np.float32)
+    scale = entropy_scale(rates).astype(np.float32)
     return _stateless(lambda losses: losses / scale)
+
+
+def entropy_scale(base_rates: ArrayLike) -> np.ndarray:
+    """The log loss of a constant prediction: entropy `[task]`, in nats, of rates in (0, 1)."""
+    rates = np.asarray(base_rates)
+    return -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
 
 
 def log(num_tasks: int) -> Normaliser:
@@ -136,12 +138,55 @@ def log(num_tasks: int) -> Normaliser:
     return _stateless(lambda losses: jnp.log(losses + TINY))
 
 
+def front(num_tasks: int, *, decay: float = 0.99, floor: float = 0.005) -> Normaliser:
+    """`l_ki = (L_ki - min_k L_ki) / range_i`: places on the front that the model spans by now.
+
+    The rays of a batch see the same rows, so that the differences between them are free of most of
+    the batch's noise, which is many times the whole front. The best ray of the batch is 0 in each
+    task; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run for one task
+    alone is needed for a scale, and where the tasks do not conflict (all `l` near 0)
+    `smooth_chebyshev` becomes a linear scalarisation.
+
+    Args:
+      num_tasks: Number of tasks.
+      decay: Of the average a step, in [0, 1).
+      floor: Smallest range in parts of the mean loss, above 0: what differs by less is noise.
+    """
+    if not 0 <= decay < 1 or not floor > 0:
+        raise UserError(f"front: decay = {decay} must be in [0, 1) and floor = {floor} above 0")
+
+    def init() -> RunningScale:
+        return RunningScale(jnp.zeros(num_tasks), jnp.zeros(()))
+
+    def apply(state: RunningScale, losses: jax.Array) -> jax.Array:
+        held = jax.lax.stop_gradient(losses.reshape(-1, num_tasks))
+        span = state.total / jnp.where(state.weight > 0, state.weight, 1)
+        scale = jnp.maximum(span, floor * held.mean(axis=0))
+        return (losses - held.min(axis=0)) / jnp.maximum(scale, TINY)
+
+    def update(state: RunningScale, losses: jax.Array) -> RunningScale:
+        return _averaged(state, jnp.ptp(losses.reshape(-1, num_tasks), axis=0), decay)
+
+    return Normaliser(init, apply, update, needs_rays=True)
+
+
+def _averaged(state: RunningScale, values: jax.Array, decay: float) -> RunningScale:
+    """The exponential average with one more step, unless that is not finite."""
+    finite = jnp.isfinite(values).all()
+    new = RunningScale(
+        decay * state.total + (1 - decay) * jnp.where(finite, values, 0),
+        decay * state.weight + 1 - decay,
+    )
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+
+
 NORMALISERS: dict[str, Callable[..., Normaliser]] = {
     "none": none,
     "running_scale": running_scale,
     "reference": reference,
     "entropy": entropy,
     "log": log,
+    "front": front,
 }
 
 

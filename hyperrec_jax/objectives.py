@@ -93,7 +93,12 @@ def create_objective(
 
 
 def linear(losses: Array, ray: Array) -> Array:
-    """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997)."""
+    """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+    """
     return ray @ losses
 
 
@@ -102,17 +107,33 @@ def cosine(losses: Array, ray: Array, *, weight: float = 0.01) -> Array:
 
     The cosine pulls the losses onto the ray itself, where a high `r_i` means a high loss, against
     the linear term; a small weight keeps it a matter of spread.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      weight: Of the cosine.
     """
     return ray @ losses - weight * _cosine(losses, ray)
 
 
 def cosine_original(losses: Array, ray: Array, *, weight: float = 0.05) -> Array:
-    """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's."""
+    """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      weight: Of the cosine.
+    """
     return ray @ losses - weight * _cosine(losses, 1 - ray)
 
 
 def chebyshev(losses: Array, ray: Array) -> Array:
-    """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not."""
+    """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+    """
     return jnp.max(ray * losses)
 
 
@@ -120,6 +141,11 @@ def smooth_chebyshev(losses: Array, ray: Array, *, temperature: float = 0.01) ->
     """`mu log sum_i exp(r_i l_i / mu)`, mu the temperature (Lin et al. 2024, arXiv 2402.19078).
 
     Tends to `chebyshev` as mu falls; the gradient of each task then no longer jumps.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      temperature: In units of `r_i l_i`, above 0.
     """
     return temperature * jax.nn.logsumexp(ray * losses / temperature)
 
@@ -128,12 +154,26 @@ def smooth_chebyshev(losses: Array, ray: Array, *, temperature: float = 0.01) ->
 
 
 def epo(losses: Array, ray: Array, gram: Array, *, tolerance: float = 1e-4) -> Array:
-    """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020)."""
+    """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      gram: Inner products of the tasks' gradients, `[task, task]`.
+      tolerance: Non-uniformity of `r_i l_i` that counts as on the ray, at least 0.
+    """
     return weighting.epo(losses, ray, gram, tolerance=tolerance)
 
 
 def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: int = 5) -> Array:
-    """Pareto MTL among `vectors` parts of the front: see `weighting.pareto_mtl` (Lin 2019)."""
+    """Pareto MTL among parts of the front: see `weighting.pareto_mtl` (Lin et al. 2019).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      gram: Inner products of the tasks' gradients, `[task, task]`.
+      vectors: Parts that the front is shared out among, at least 1.
+    """
     grid = jnp.asarray(evaluation_grid(len(ray), vectors), jnp.float32)
     return weighting.pareto_mtl(losses, ray, gram, grid)
 

@@ -297,6 +297,39 @@ def conflict_test(oracle: ArrayLike, multiple: float = 3.0) -> Conflict:
     return Conflict(spans, deviation, bool((spans > multiple * deviation).all()))
 
 
+class TradeOff(NamedTuple):
+    """What a grid of preferences buys each task.
+
+    Attributes:
+      gain: Loss of a task under the preference that weights it least minus that under the one that
+        weights it most, `[task]`; positive where weight helps.
+      deviation: Standard deviation of the gain over resamples of the rows, `[task]`.
+      found: Whether every gain exceeds the given multiple of its deviation.
+    """
+
+    gain: Floats
+    deviation: Floats
+    found: bool
+
+
+def trade_off(rays: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
+    """Tells a front from noise: does a task's loss fall from its least to its greatest weight?
+
+    Args:
+      rays: `[ray, task]`.
+      samples: Losses on the paired resamples of `metrics.bootstrap`, `[resample, ray, task]`.
+      multiple: Standard deviations that a gain must exceed.
+    """
+    weights, values = _points(rays), np.asarray(samples, np.float64)
+    if values.shape[1:] != weights.shape or np.isnan(values).any():
+        raise ValueError(f"samples {values.shape} must be [resample, ray, task] without NaN")
+    tasks = np.arange(weights.shape[1])
+    least, most = weights.argmin(axis=0), weights.argmax(axis=0)
+    gains = values[:, least, tasks] - values[:, most, tasks]
+    gain, deviation = gains.mean(axis=0), gains.std(axis=0, ddof=1)
+    return TradeOff(gain, deviation, bool((gain > multiple * deviation).all()))
+
+
 def _points(points: ArrayLike) -> Floats:
     values = np.asarray(points, np.float64)
     if values.ndim != 2 or 0 in values.shape or np.isnan(values).any():

@@ -1,10 +1,10 @@
 """Scores raw rows of any number: `python -m hyperrec_jax.predict --workdir DIR --input FILE ...`.
 
-Rows stream from CSV or Parquet to Parquet or CSV a few megabytes at a time; memory does not grow
-with their number.
+Rows stream from CSV or Parquet to Parquet or CSV a few megabytes at a time, under one preference or
+several; memory does not grow with their number. The columns written are those of --keep, then one a
+task: `click`, or `click@0.3,0.7` for each of several preferences.
 """
 
-import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from hyperrec_jax import cli
 from hyperrec_jax.data.csv_reader import plain_file, read_csv
@@ -84,7 +85,10 @@ def _read(source: Path, predictor: Predictor, keep: Sequence[str]) -> Iterator[p
     if source.suffix != ".parquet":
         if not source.is_file():
             raise UserError(f"--input {source}: no such file")
-        for chunk in read_csv(plain_file(source), types, header=True, exact=False):
+        nullable = predictor.preprocess.nullable()
+        for chunk in read_csv(
+            plain_file(source), types, header=True, exact=False, nullable=nullable
+        ):
             yield chunk.batch
         return
     with contextlib.ExitStack() as stack:
@@ -96,7 +100,18 @@ def _read(source: Path, predictor: Predictor, keep: Sequence[str]) -> Iterator[p
         absent = [name for name in keep if name not in present]
         if absent:
             raise UserError(f"--keep: {source} has no column {absent[0]!r}")
-        yield from file.iter_batches(_PARQUET_ROWS, columns=present)
+        bar = stack.enter_context(
+            tqdm(
+                total=file.metadata.num_rows,
+                unit="row",
+                unit_scale=True,
+                desc=f"reading {source.name}",
+                disable=None,  # as when a CSV file is read: only in a terminal
+            )
+        )
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=present):
+            yield batch
+            bar.update(len(batch))
 
 
 def _writer(file: BinaryIO, target: Path, schema: pa.Schema) -> Any:
@@ -110,11 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: a file or a preference is not as it should be.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m hyperrec_jax.predict",
-        description="Scores the rows of a CSV or Parquet file, which may be larger than memory, "
-        "under one preference or several.",
-    )
+    parser = cli.new_parser("predict", __doc__)
     parser.add_argument(
         "--workdir", type=Path, required=True, help="folder of a run, or an exported model"
     )
@@ -134,6 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hyperrec_jax.serving.load import load
 
     predictor = load(arguments.workdir)
+    if arguments.preference and not predictor.conditioned:
+        name = predictor.config["model"]["name"]
+        raise UserError(f"--preference: the model ({name}) takes none; leave the option out")
     rays = (
         parse_preferences(arguments.preference, len(predictor.tasks))
         if arguments.preference
@@ -141,7 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     keep = [name for name in arguments.keep.split(",") if name]
     rows = predict_file(predictor, arguments.input, arguments.output, rays.astype(np.float32), keep)
-    print(f"{arguments.output}: {rows:,} rows under {len(rays)} preferences")
+    under = "1 preference" if len(rays) == 1 else f"{len(rays)} preferences"
+    print(f"{arguments.output}: {rows:,} rows" + f" under {under}" * predictor.conditioned)
     return 0
 
 

@@ -122,6 +122,7 @@ class RankingFront(NamedTuple):
       grouped_auc: Mean over searches, weighted by rows, `[ray, task]`.
       groups: Searches that count, since they hold both classes of the task's labels, `[task]`.
       skipped: The other searches, `[task]`.
+      k: Ranks that count for NDCG.
     """
 
     preferences: Floats
@@ -130,6 +131,7 @@ class RankingFront(NamedTuple):
     grouped_auc: Floats
     groups: NDArray[np.int64]
     skipped: NDArray[np.int64]
+    k: int
 
 
 def ranking_front(
@@ -168,4 +170,4 @@ def ranking_front(
             ndcg[index, task] = ranking.ndcg(target, k).value
             precision[index, task] = ranking.average_precision(target).value
             counted[task], skipped[task] = result.groups, result.skipped
-    return RankingFront(rays, ndcg, precision, areas, counted, skipped)
+    return RankingFront(rays, ndcg, precision, areas, counted, skipped, k)

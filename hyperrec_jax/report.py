@@ -6,8 +6,10 @@ from typing import Any
 
 from hyperrec_jax import html_report
 from hyperrec_jax import workdir as workdirs
+from hyperrec_jax.data import files
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import Front
+from hyperrec_jax.ranking import RankingFront
 from hyperrec_jax.training.checkpoint import Progress
 from hyperrec_jax.training.log import read_metrics
 
@@ -76,11 +78,26 @@ def front_summary(front: Front) -> str:
     ]
     if front.preferences is not None and len(front.preferences) > 1:
         lines.append(
+            f"of log losses over the entropy of the base rate: hypervolume "
+            f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
+            f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the ray "
+            f"{front.angle:.2f}"
+        )
+        lines.append(
             "correlation of a task's loss with its weight (-1 obeys the preference): "
             + ", ".join(
                 f"{task} {value:+.2f}"
                 for task, value in zip(front.tasks, front.obedience, strict=True)
             )
+        )
+    if front.trade_off:
+        gains = ", ".join(
+            f"{task} {gain:+.5f} ± {deviation:.5f}"
+            for task, gain, deviation in zip(front.tasks, *front.trade_off[:2], strict=True)
+        )
+        lines.append(
+            ("the preference trades off" if front.trade_off.found else "no trade-off beyond noise")
+            + f": log loss gained from the least to the greatest weight: {gains} (bootstrap)"
         )
     if front.undefined_tasks:
         lines.append(
@@ -88,6 +105,47 @@ def front_summary(front: Front) -> str:
             "only; it stays out of the hypervolume"
         )
     return "\n".join(lines)
+
+
+def ranking_summary(front: Front, ranking: RankingFront) -> str:
+    """The list of the fused score, measured by each task's labels."""
+    rows = ranking_records(front, ranking)
+    step = -(-len(rows) // SUMMARY_ROWS)
+    names = [name.replace("preference/", "r ") for name in rows[0]]
+    searches = ", ".join(
+        f"{task} {count:,} (of one class only: {skipped:,})"
+        for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
+    )
+    return (
+        f"one list a search, by the preference's weights over calibrated log-odds; searches that "
+        f"count: {searches}\n{table(names, [list(row.values()) for row in rows[::step]])}"
+    )
+
+
+def ranking_records(front: Front, ranking: RankingFront) -> list[dict[str, float]]:
+    """One flat dictionary a preference."""
+    records = []
+    for ray, preference in enumerate(ranking.preferences):
+        record = {f"preference/{t}": float(w) for t, w in zip(front.tasks, preference, strict=True)}
+        for index, task in enumerate(front.tasks):
+            record[f"ndcg@{ranking.k}/{task}"] = float(ranking.ndcg[ray, index])
+            record[f"map/{task}"] = float(ranking.average_precision[ray, index])
+            record[f"grouped_auc/{task}"] = float(ranking.grouped_auc[ray, index])
+        records.append(record)
+    return records
+
+
+def write_ranking(front: Front, ranking: RankingFront, folder: Path) -> None:
+    """Writes `ranking.csv`.
+
+    Raises:
+      UserError: the folder can't be written.
+    """
+    path = folder / "ranking.csv"
+    records = ranking_records(front, ranking)
+    lines = [",".join(records[0]), *(",".join(map(str, row.values())) for row in records)]
+    with files.explain_write_errors(path), files.written_whole(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def write(front: Front, folder: Path, details: html_report.Details) -> None:

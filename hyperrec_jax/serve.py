@@ -12,12 +12,10 @@ its own preference: nothing waits for a batch to fill. Bad input is answered wit
 Only this machine reaches it unless --host says otherwise; put a proxy with TLS before it then.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax import cli
-from hyperrec_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: there is no model, the port is taken, or the extra `serve` is not installed.
     """
-    summary, _, protocol = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m hyperrec_jax.serve",
-        description=f"{summary.partition(':')[0]}.\n\n{protocol}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.new_parser("serve", __doc__)
     parser.add_argument(
         "--model", type=Path, required=True, help="folder of an exported model, or of a run"
     )
@@ -43,17 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-rows", type=int, default=1024, help="rows a request may hold (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    try:
+    with cli.needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed: python -m pip install 'hyperrec-jax[serve]'"
-        ) from error
     from hyperrec_jax.serving.load import load
 
     with bind(arguments.host, arguments.port) as listener:
-        cli.use_compilation_cache()
         app = create_app(load(arguments.model), arguments.max_rows)
         listen(app, listener, f"{arguments.model} on")
     return 0

@@ -11,7 +11,6 @@ Goals, over the preferences of a front that `evaluate.py` wrote:
                          of each task is 0 and its worst 1
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -193,12 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: there is no front, or the goal is malformed or can't be met.
     """
-    summary, _, goals = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m hyperrec_jax.suggest",
-        description=f"{summary.partition(':')[0]}.\n\n{goals}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.new_parser("suggest", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--goal", required=True, help="see above")
     parser.add_argument(

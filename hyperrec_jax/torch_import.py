@@ -1,10 +1,11 @@
-"""Weights of the PyTorch original, as variables of the models here.
+"""Makes a workdir of a PyTorch checkpoint: `python -m hyperrec_jax.torch_import ...`.
 
-The original is MTReclib with its PO-MoE fork; its mmoe, whose gate draws unseeded preferences, is
-taken as MTReclib has it. Keys are those of its `state_dict`, such as `expert.0.mlp.0.weight`.
+The workdir is for evaluate.py, and for further training with train.py. The checkpoint is a
+`state_dict` of the original, MTReclib with its PO-MoE fork, whose keys are such as
+`expert.0.mlp.0.weight`; its mmoe, whose gate draws unseeded preferences, is taken as MTReclib has
+it.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hyperrec_jax import cli, experiment
 from hyperrec_jax import workdir as workdirs
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.layers import table_rows
 from hyperrec_jax.models.registry import MultiTaskModel
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 
@@ -157,9 +159,11 @@ class _Reader:
                 table[start + np.asarray(values, np.int64)]
                 for start, values in zip(starts, self.vocabularies, strict=True)
             ]
-            tree["embedding"] = np.concatenate(
+            embedding = np.concatenate(
                 [part for rows in known for part in (rows.mean(axis=0, keepdims=True), rows)]
             )
+            unused = table_rows(self.model.field_sizes) - len(embedding)
+            tree["embedding"] = np.pad(embedding, ((0, unused), (0, 0)))
         if self.model.num_numerical:
             numerical = self.linear(numerical_prefix, self.model.num_numerical, dim)
             tree["numerical_kernel"], tree["numerical_bias"] = (
@@ -412,12 +416,8 @@ def import_checkpoint(
 
 
 def _load_state_dict(path: Path) -> Mapping[str, Any]:
-    try:
+    with cli.needs_extra("torch"):
         import torch
-    except ImportError as error:
-        raise UserError(
-            "reading PyTorch checkpoints needs PyTorch: pip install 'hyperrec-jax[torch]'"
-        ) from error
     try:
         # weights_only: a pickle could run code, a state dict of tensors can't.
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
@@ -444,11 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: see `import_checkpoint`.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m hyperrec_jax.torch_import",
-        description="Makes a workdir of a checkpoint of the PyTorch original, for evaluate.py and "
-        "for further training with train.py.",
-    )
+    parser = cli.new_parser("torch_import", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="state dict (.pt)")
     parser.add_argument("--model", required=True, choices=sorted(_LAYOUTS))
     parser.add_argument(

@@ -12,6 +12,7 @@ The same command goes on with a study that was stopped, the stopped trial includ
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,10 @@ def tune(
     Raises:
       UserError: an option or a metric does not exist, a value is bad, or Optuna is not installed.
     """
-    try:
+    with cli.needs_extra("tune"):
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed: python -m pip install 'hyperrec-jax[tune]'"
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # errors are ours to tell
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -120,14 +117,18 @@ def tune(
     study.set_user_attr("metrics", list(metrics))
     stopped = _enqueue_stopped(study)
 
+    def finished() -> int:
+        return sum(trial.state.is_finished() for trial in study.trials) - stopped
+
     def objective(trial: Any) -> list[float]:
         chosen = {space.name: space.suggest(trial) for space in ranges}
+        shown = ", ".join(f"{name} {_shown(value)}" for name, value in chosen.items())
+        print(f"trial {finished() + 1} of {trials}: {shown}", file=sys.stderr)
         number = trial.user_attrs.get("folder", trial.number)
         return _train(config, chosen, folder / f"trial_{number:04d}", metrics, trial)
 
-    done = sum(trial.state.is_finished() for trial in study.trials) - stopped
     # A run that diverges says something about its options; the study goes on.
-    study.optimize(objective, n_trials=max(trials - done, 0), catch=(TrainingError,))
+    study.optimize(objective, n_trials=max(trials - finished(), 0), catch=(TrainingError,))
     return study
 
 
@@ -220,7 +221,6 @@ def main() -> int:
         raise UserError("--study is missing: a folder for the trials")
     config = cli.load_config(values["config"])
     ranges = [Range.parse(text) for text in values.range]
-    cli.use_compilation_cache()
     study = tune(config, Path(values.study), ranges, values.trials, values.metrics)
     print(summary(study, values.metrics))
     print(f"{len(study.trials)} trials in {values.study}/; above the best on the validation split")

@@ -31,6 +31,7 @@ _FREE_KEYS = (
     "train.patience",
     "train.checkpoint_every",
     "data.store",
+    "data.resident",
     "mesh.",
 )
 """Keys that a resumed run may change: they alter how long and where it runs, not what it is.
@@ -41,17 +42,12 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON by a temporary name and a rename, so that no reader sees half a file.
-
-    NaN becomes null: JSON has none.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes JSON so that no reader sees half a file. NaN becomes null: JSON has none."""
+    text = json.dumps(_jsonable(value), indent=2, allow_nan=False)
     try:
-        text = json.dumps(_jsonable(value), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
+        with written_whole(path) as file:
+            file.write(f"{text}\n".encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: can't be written ({error.strerror})") from error
 
 
@@ -90,23 +86,30 @@ def open_workdir(workdir: Path, config: Config, schema: Schema) -> Iterator[None
     Raises:
       UserError: the folder can't be written, holds a run of another config, or is in use.
     """
-    import jax
+    from hyperrec_jax import processes
 
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir {workdir}: can't be created ({error.strerror}); take another folder"
-        ) from error
-    if jax.process_index() != 0:
-        yield
-        return
-    with _lock(workdir):
-        if (workdir / "config.json").exists():
-            _check_same(workdir, config)
-        write_json(workdir / "config.json", config)
-        write_json(workdir / "schema.json", schema.to_dict())
-        write_json(workdir / "versions.json", versions())
+    with contextlib.ExitStack() as held:
+
+        def prepare() -> None:
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"--workdir {workdir}: can't be created ({error.strerror}); take another folder"
+                ) from error
+            held.enter_context(_lock(workdir))
+            if (workdir / "config.json").exists():
+                _check_same(workdir, config)
+            write_json(workdir / "config.json", config)
+            write_json(workdir / "schema.json", schema.to_dict())
+            write_json(workdir / "versions.json", versions())
+
+        processes.on_first(prepare)
+        if not (workdir / "config.json").exists():
+            raise UserError(
+                f"--workdir {workdir}: this process does not see what process 0 wrote there; take "
+                "a folder on a file system that all share"
+            )
         yield
 
 
@@ -134,15 +137,18 @@ def keep_vocabulary(workdir: Path, source: Path) -> None:
     Raises:
       UserError: it can't be copied.
     """
-    import jax
+    from hyperrec_jax import processes
 
-    if jax.process_index() != 0:
-        return
-    try:
-        with written_whole(workdir / VOCABULARY) as target, source.open("rb") as file:
-            shutil.copyfileobj(file, target)
-    except OSError as error:
-        raise UserError(f"{workdir / VOCABULARY}: can't be written ({error.strerror})") from error
+    def copy() -> None:
+        try:
+            with written_whole(workdir / VOCABULARY) as target, source.open("rb") as file:
+                shutil.copyfileobj(file, target)
+        except OSError as error:
+            raise UserError(
+                f"{workdir / VOCABULARY}: can't be written ({error.strerror})"
+            ) from error
+
+    processes.on_first(copy)
 
 
 def load_config(workdir: Path) -> Config:

@@ -30,7 +30,7 @@ def columns():
     }
 
 
-def test_ten_lines_do_the_job(frame, columns, tmp_path):
+def test_ten_lines_do_the_job(frame, columns, tmp_path, caplog):
     store = prepare(frame, tmp_path / "shop", **columns)
     front = fit(store, tmp_path / "run", TINY_MODEL | {"model.num_experts": 2}).evaluate(store)
     plot(front, tmp_path / "front.png")
@@ -38,8 +38,24 @@ def test_ten_lines_do_the_job(frame, columns, tmp_path):
     choice = suggest_preference(front, "best:buy")
     scores = load(tmp_path / "run").predict(frame, choice.preference)
     assert scores.shape == (len(frame), 2)
+    assert not caplog.records  # a notebook shows warnings of the libraries below
     assert front.auc[:, 0].max() > 0.6
-    assert np.corrcoef(scores[:, 0], frame["click"])[0, 1] > 0.2
+    assert np.corrcoef(scores[:, 1], frame["buy"])[0, 1] > 0.2
+
+
+def test_a_list_of_dictionaries_with_gaps(frame, columns, tmp_path):
+    rows = frame.head(200).to_dict("records")
+    for row in rows[::3]:
+        row |= {"age": None, "click": bool(row["click"])}
+    with pytest.raises(UserError, match=r"rows: no table"):
+        prepare(rows, tmp_path / "shop", **columns)  # labels of two types
+    for row in rows:
+        row["click"] = bool(row["click"])
+    store = prepare(rows, tmp_path / "shop", **columns, missing={"age": -1.0})
+    assert store.schema.numerical[1].missing == -1
+    assert sum(store.split(name).positives[0] for name in ("train", "validation", "test")) == sum(
+        row["click"] for row in rows
+    )
 
 
 def test_a_frame_becomes_the_store_of_the_same_file(frame, columns, small_store, tmp_path):
@@ -58,6 +74,7 @@ def test_a_frame_becomes_the_store_of_the_same_file(frame, columns, small_store,
     [
         ({"labels": ["sale"]}, "lacks column 'sale'"),
         ({"log1p": ["cost"]}, "log1p: 'cost' is not among the numerical columns"),
+        ({"missing": {"cost": 0}}, "missing: 'cost' is not among the numerical columns"),
         ({"labels": []}, "at least one column of 0 and 1"),
         ({"test_fraction": 1.5}, "test_fraction"),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,16 @@ def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, tr
     assert one["preferences"][0]["preference/click"] == 0.75
 
 
+def test_scores_of_a_file_and_nothing_else_is_said(command, trained, prepared, tmp_path):
+    log = prepared.parent / "log.csv"
+    target = tmp_path / "scores.csv"
+    arguments = ["--workdir", trained, "--input", log, "--output", target, "--preference", "3,7"]
+    result = command("-m", "hyperrec_jax.predict", *arguments)
+    assert result.stdout == f"{target}: 4,000 rows under 1 preference\n"
+    assert result.stderr == ""
+    assert target.read_text().startswith('"click","buy"\n')
+
+
 def test_training_again_does_nothing_more(command, trained, prepared):
     before = (trained / "metrics.jsonl").read_text()
     command(*_train(prepared, trained), "--config.train.epochs=3")
@@ -158,7 +169,7 @@ def test_a_mistake_is_told_in_one_line(command, trained, prepared, arguments, me
 def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
     command, environment, prepared, tmp_path
 ):
-    """SIGTERM, then SIGKILL in mid-epoch, against a run that nothing disturbed."""
+    """Ctrl-C, SIGTERM, then SIGKILL during a save, against a run that nothing disturbed."""
     options = [
         "--config.train.epochs=12",
         "--config.train.patience=0",
@@ -177,12 +188,26 @@ def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
             assert process.poll() is None, (tmp_path / "stderr").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        while number == signal.SIGKILL and not half_a_checkpoint():
+            process.send_signal(signal.SIGCONT)
+            assert process.poll() is None
+            time.sleep(0.002)
+            if half_a_checkpoint():
+                process.send_signal(signal.SIGSTOP)  # and see whether it is still half of one
+                time.sleep(0.02)
         process.send_signal(number)
         return process.wait(100)
 
-    assert start_and_signal(100, signal.SIGTERM) == 75
-    assert "run the same command to go on" in (tmp_path / "stderr").read_text()
+    def half_a_checkpoint():
+        return list(stopped.glob("*/*.orbax-checkpoint-tmp"))
+
+    for step, number, code in ((40, signal.SIGINT, 130), (100, signal.SIGTERM, 75)):
+        assert start_and_signal(step, number) == code
+        *progress, last = (tmp_path / "stderr").read_text().splitlines()
+        assert re.fullmatch(r"stopped at step \d+, the state is saved; run .* to go on", last)
+        assert all(re.match(r"epoch \d+/12: |$", line) for line in progress), progress
     assert start_and_signal(300, signal.SIGKILL) == -signal.SIGKILL
+    assert half_a_checkpoint()
     command(*_train(prepared, stopped), *options)
     one, other = (_final_state(folder, prepared) for folder in (whole, stopped))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -57,15 +57,19 @@ def test_the_original_preset_is_the_original():
         "l2": 1e-6,
         "schedule": "constant",
         "warmup_steps": 0,
+        "lazy_rows": 0,
     }
     train = config["train"]
     assert (train["batch_size"], train["grid"], train["patience"]) == (2048, 5, 2)
     assert (train["rays"], train["ray_per_row"], train["prior_bias"]) == (1, False, False)
-    options = models.model_options("pomoe")
+    options = config["model"]
     assert options["code_widths"] == (64, 256, 64)
     assert (options["gate"], options["gate_scope"]) == ("features", "shared")
     assert (options["gate_activation"], options["gate_depth"]) == ("relu", 2)
-    assert options["gate_dropout"] == 0.05
+    assert (options["gate_dropout"], options["norm"]) == (0.05, "batch")
+    conditioning = {key for key in models.model_options("pomoe") if key.startswith("gate")}
+    used_elsewhere = {"gate_top_k"}  # by the activation `top_k`
+    assert conditioning - used_elsewhere <= defaults.model_options("original").keys()
 
 
 def test_a_config_is_read_with_overrides_for_commands_without_absl():

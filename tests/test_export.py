@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,35 +72,6 @@ def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
     logits = _logits_of_the_training_code(tmp_path / "run", predictor, rows)
     expected = (1 / (1 + np.exp(-logits[0]))).T
     np.testing.assert_allclose(probabilities, np.stack([expected] * 3), rtol=0, atol=1e-6)
-
-
-def test_serving_imports_no_training_code(exported_model, rows):
-    script = f"""
-import sys, json
-class NoPandas:  # as if it were not installed
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] == "pandas":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, NoPandas)
-import hyperrec_jax
-model = hyperrec_jax.load({str(exported_model)!r})
-scores = model.predict(json.load(sys.stdin), [0.3, 0.7])
-banned = ["flax", "orbax", "grain", "optax", "tensorboardX", "ml_collections",
-          "matplotlib", "hyperrec_jax.training", "hyperrec_jax.models", "hyperrec_jax.experiment"]
-print(json.dumps([scores.tolist(), [name for name in banned if name in sys.modules]]))
-"""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        input=json.dumps(rows.head(20).to_dicts()),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    scores, imported = json.loads(result.stdout)
-    assert imported == []
-    expected = hyperrec_jax.load(exported_model).predict(rows.head(20), [0.3, 0.7])
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import html.parser
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hyperrec_jax import experiment, html_report
+from tests.models.test_models import make_model
 
 NASTY = '<img src=x onerror="alert(1)">$_{'
 
@@ -83,6 +85,27 @@ def test_intervals_hold_their_points_and_experts_share(evaluated):
     assert np.ptp(extra.expert_use, axis=0).max() > 0
 
 
+@pytest.mark.parametrize(("name", "gates"), [("mmoe", 2), ("sharedbottom", 0)])
+def test_expert_use_without_a_preference(evaluated, small_store, name, gates):
+    front, extra = evaluated
+    schema, split = small_store.schema, small_store.split("test")
+    options = {"num_experts": 3} if gates else {}
+    model, variables, _ = make_model(
+        name, schema.num_tasks, options, schema.field_sizes, schema.num_numerical
+    )
+    trained = SimpleNamespace(model=model, variables=variables, schema=schema)
+    use = html_report._expert_use(trained, split, None)
+    ignores = dataclasses.replace(front, preferences=None)
+    page = html_report.render(ignores, dataclasses.replace(extra, expert_use=use))
+    if not gates:
+        assert use is None
+        assert "Expert use" not in page
+        return
+    assert use.shape == (1, gates, 3)
+    np.testing.assert_allclose(use.sum(axis=-1), 1, rtol=1e-5)
+    assert "gate of click" in page
+
+
 def test_what_comes_from_data_is_escaped(evaluated):
     front, extra = evaluated
     front = dataclasses.replace(front, tasks=(NASTY, "</script><b>"))
@@ -109,7 +132,6 @@ def test_one_class_no_preference_and_three_tasks(evaluated):
     ignores = dataclasses.replace(front, preferences=None)
     page = html_report.render(ignores, plain)
     assert "Against the weight" not in page
-    assert "Expert use" not in page
     three = dataclasses.replace(
         front,
         tasks=("click", "cart", "buy"),

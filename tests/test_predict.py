@@ -1,5 +1,8 @@
 """Files of raw rows to files of scores."""
 
+import json
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
@@ -30,7 +33,7 @@ def test_scores_of_a_csv_in_its_order(exported_model, log, tmp_path, capsys):
     assert scores["session"].cast(pl.Int64).to_list() == rows["session"].to_list()
     expected = hyperrec_jax.load(exported_model).predict(rows, [0.3, 0.7])
     np.testing.assert_allclose(scores[["click", "buy"]].to_numpy(), expected, atol=1e-6)
-    assert "4,000 rows under 1 preferences" in capsys.readouterr().out
+    assert "4,000 rows under 1 preference\n" in capsys.readouterr().out
 
 
 def test_parquet_in_chunks_under_several_preferences(exported_model, log, tmp_path, monkeypatch):
@@ -43,6 +46,24 @@ def test_parquet_in_chunks_under_several_preferences(exported_model, log, tmp_pa
     assert scores.columns == ["click@1,0", "buy@1,0", "click@0.5,0.5", "buy@0.5,0.5"]
     expected = hyperrec_jax.load(exported_model).predict(rows, [[1, 0], [1, 1]])
     np.testing.assert_allclose(scores.to_numpy(), np.hstack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_gaps_where_the_model_allows_them(exported_model, tmp_path, suffix):
+    model = shutil.copytree(exported_model, tmp_path / "model") / "model.json"
+    manifest = json.loads(model.read_text())
+    (age,) = [field for field in manifest["schema"]["numerical"] if field["name"] == "age"]
+    age["missing"] = 0.5
+    model.write_text(json.dumps(manifest))
+    rows = pl.DataFrame(
+        {"country": ["c1", "c2"], "item": [1, 2], "price": [3.0, 4.0], "age": [None, 0.7]}
+    )
+    source = tmp_path / f"rows.{suffix}"
+    rows.write_csv(source) if suffix == "csv" else rows.write_parquet(source)
+    _run(model.parent, source, tmp_path / "scores.csv")
+    expected = hyperrec_jax.load(exported_model).predict(rows.fill_null(0.5))
+    scores = pl.read_csv(tmp_path / "scores.csv").to_numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The HTTP server: right answers under load, one line for each mistake."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import uvicorn
 import hyperrec_jax
 from benchmarks import serve_load
 from hyperrec_jax.serving import http
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +177,37 @@ def test_too_many_waiting_rows_are_refused(predictor, rows, monkeypatch):
         assert client.predict(rows[:5]).status == 200
 
 
-def test_the_load_generator_finds_no_wrong_answer(exported_model, log, capsys):
+def test_the_load_generator_finds_no_wrong_answer(exported_model, log, capsys, tmp_path):
     options = ["--seconds", "0.5", "--connections", "1", "6", "--rows-a-request", "3"]
+    options += ["--output", str(tmp_path / "load.md")]
     assert serve_load.main(["--model", str(exported_model), "--rows", str(log), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split("|")[1:3] == [" connections ", " requests/s "]
     assert int(lines[4].split("|")[5].replace(",", "")) > 10
+    assert "\n".join(lines[1:]) in (tmp_path / "load.md").read_text()
+
+
+def test_serving_needs_no_training_code(exported_model, trained_run, rows):
+    """With only requirements-serve.txt at hand: the training code's answers, and a quiet end."""
+    script = ROOT / "tests" / "serving" / "run_serving_only.py"
+    command = [sys.executable, script, ROOT / "requirements-serve.txt", exported_model]
+    expected = hyperrec_jax.load(trained_run).predict(rows, [0.3, 0.7])
+    with subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            url = server.stdout.readline().split()[-4]
+            body = json.dumps({"rows": rows, "preference": [3, 7]}).encode()
+            # The port is open before the model is compiled: the request waits for it.
+            with urllib.request.urlopen(f"{url}/predict", body, timeout=120) as answer:
+                scores = json.load(answer)["scores"]
+            server.send_signal(signal.SIGINT)
+            _, messages = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+    assert server.returncode == 0
+    assert messages == ""
 
 
 def test_a_taken_port_and_a_missing_model_are_told(tmp_path):

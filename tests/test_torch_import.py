@@ -7,6 +7,7 @@ from hyperrec_jax import experiment
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.defaults import model_options
 from hyperrec_jax.models import create_model
 from hyperrec_jax.torch_import import convert, main
 from tests.models.torch_reference import REFERENCES
@@ -18,7 +19,7 @@ EXPERTS = {
     "mmoe": {"num_experts": 4},
     "omoe": {"num_experts": 4},
     "ple": {"num_shared_experts": 2, "num_task_experts": 2},
-    "pomoe": {"num_experts": 4},
+    "pomoe": model_options("original") | {"num_experts": 4},
 }
 
 

@@ -36,13 +36,17 @@ def test_a_bad_range_is_told(text):
         Range.parse(text)
 
 
-def test_a_study_goes_on_where_it_was_stopped(config, tmp_path, monkeypatch):
+def test_a_study_goes_on_where_it_was_stopped(config, tmp_path, monkeypatch, capsys):
     metrics = ("auc/click", "auc/buy")
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train", _stop)
         with pytest.raises(KeyboardInterrupt):
             tune(config, tmp_path, RANGES, 2, metrics)
     study = tune(config, tmp_path, RANGES, 2, metrics)
+    told = [line.partition(": ") for line in capsys.readouterr().err.splitlines()]
+    first, again, second = [part for part in told if part[0].startswith("trial")]
+    assert first == again
+    assert second[0] == "trial 2 of 2"
     stopped, *finished = study.trials
     assert finished[0].params == stopped.params
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]

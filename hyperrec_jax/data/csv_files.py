@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from hyperrec_jax.data.csv_reader import Chunk, file_identity, plain_file, read_csv
-from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
+from hyperrec_jax.data.encode import NumericalColumn, Rows, Source, fill_missing
 from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
@@ -30,11 +31,14 @@ SCHEMA_EXAMPLE = """\
     - age
     - {name: price, log1p: true}
     - {name: score, standardise: false}
-  labels: [click, purchase]           # one column of 0 and 1 for each task
+    - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
+  labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, false and true
   group: session_id                   # optional: the list a row belongs to; a group stays whole
 """
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
+_LABELS = {"0": 0, "0.0": 0, "no": 0, "false": 0, "1": 1, "1.0": 1, "yes": 1, "true": 1}
+_ADVICE = "correct it, or see `python -m hyperrec_jax.data.prepare csv --help` on text and gaps"
 _SEE_HELP = "see `python -m hyperrec_jax.data.prepare csv --help` for an example"
 
 
@@ -52,11 +56,9 @@ class _Description:
 
     def types(self) -> dict[str, pa.DataType]:
         """Column types; ids are text, so that files of several kinds agree on them."""
-        text = self.categorical if self.group is None else (*self.categorical, self.group)
-        return (
-            {name: pa.string() for name in text}
-            | {column.name: pa.float64() for column in self.numerical}
-            | {name: pa.int64() for name in self.labels}
+        text = [*self.categorical, *self.labels] + ([self.group] if self.group else [])
+        return {column.name: pa.float64() for column in self.numerical} | dict.fromkeys(
+            text, pa.string()
         )
 
 
@@ -87,25 +89,33 @@ def csv_source(path: Path) -> Source:
 
 def _read(description: _Description, paths: Sequence[Path], staging: Path) -> Iterator[Rows]:
     log1p = [column.name for column in description.numerical if column.log1p]
+    missing = {c.name: c.missing for c in description.numerical if c.missing is not None}
     for path in paths:
         read = _read_parquet if path.suffix == ".parquet" else _read_text
-        for chunk in read(path, description.types()):
+        for raw in read(path, description.types(), missing):
+            chunk = _filled(raw, missing)
             for name in log1p:
                 chunk.require(name, chunk.batch[name].to_numpy() > -1, "has no log(1 + x)")
             group = description.group
             yield Rows(
                 categorical=tuple(chunk.strings(name) for name in description.categorical),
                 numerical=chunk.numbers([c.name for c in description.numerical], np.float64),
-                labels=np.stack([chunk.labels(name) for name in description.labels], axis=1),
+                labels=np.stack([_labels(chunk, name) for name in description.labels], axis=1),
                 groups=None if group is None else _group_ids(chunk.strings(group)),
             )
 
 
-def _read_text(path: Path, types: dict[str, pa.DataType]) -> Iterator[Chunk]:
-    return read_csv(plain_file(path), types, header=True, exact=False)
+def _read_text(
+    path: Path, types: dict[str, pa.DataType], nullable: Collection[str]
+) -> Iterator[Chunk]:
+    return read_csv(
+        plain_file(path), types, header=True, exact=False, nullable=nullable, advice=_ADVICE
+    )
 
 
-def _read_parquet(path: Path, types: dict[str, pa.DataType]) -> Iterator[Chunk]:
+def _read_parquet(
+    path: Path, types: dict[str, pa.DataType], nullable: Collection[str]
+) -> Iterator[Chunk]:
     try:
         file = pq.ParquetFile(path, memory_map=True)
         missing = [name for name in types if name not in file.schema_arrow.names]
@@ -117,22 +127,29 @@ def _read_parquet(path: Path, types: dict[str, pa.DataType]) -> Iterator[Chunk]:
             raise UserError(f"{path}: has no rows; export the file again")
         start = 0
         for batch in file.iter_batches(batch_size=1 << 16, columns=list(types)):
-            yield _typed(path, start, batch, types)
+            yield _typed(path, start, batch, types, nullable)
             start += len(batch)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: damaged or not a Parquet file ({_one_line(error)})") from error
 
 
-def _typed(path: Path, start: int, batch: pa.RecordBatch, types: dict[str, pa.DataType]) -> Chunk:
+def _typed(
+    path: Path,
+    start: int,
+    batch: pa.RecordBatch,
+    types: dict[str, pa.DataType],
+    nullable: Collection[str],
+) -> Chunk:
     columns = {}
-    raw = Chunk(str(path), start, batch)
+    raw = Chunk(str(path), start, batch, _ADVICE)
     for name, dtype in types.items():
         column = batch[name]
         if pa.types.is_string(dtype):
             columns[name] = pc.fill_null(column.cast(dtype), "")
             continue
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        raw.require(name, valid, "is missing or not a number")
+        if name not in nullable:
+            valid = column.is_valid().to_numpy(zero_copy_only=False)
+            raw.require(name, valid, "is missing or not a number")
         try:
             columns[name] = column.cast(dtype)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -140,7 +157,26 @@ def _typed(path: Path, start: int, batch: pa.RecordBatch, types: dict[str, pa.Da
                 f"{path}: rows {start + 1} to {start + len(batch)}, column {name!r}: "
                 f"not all values are of type {dtype} ({_one_line(error)}); correct them"
             ) from error
-    return Chunk(str(path), start, pa.record_batch(columns))
+    return dataclasses.replace(raw, batch=pa.record_batch(columns))
+
+
+def _filled(chunk: Chunk, missing: Mapping[str, float]) -> Chunk:
+    """With a number in the place of each that is missing."""
+    columns = dict(zip(chunk.batch.schema.names, chunk.batch.columns, strict=True))
+    columns |= {name: fill_missing(columns[name], value) for name, value in missing.items()}
+    return dataclasses.replace(chunk, batch=pa.record_batch(columns))
+
+
+def _labels(chunk: Chunk, column: str) -> np.ndarray:
+    """Labels in any of the spellings of `_LABELS`: uint8 [row]."""
+    encoded = chunk.strings(column).dictionary_encode()
+    spellings = encoded.dictionary.to_pylist()
+    values = np.array([_LABELS.get(text.lower(), 2) for text in spellings], np.uint8)
+    labels = values[encoded.indices.to_numpy()]
+    chunk.require(
+        column, labels < 2, "is not a label; labels are 0 and 1, no and yes, or false and true"
+    )
+    return labels
 
 
 def _group_ids(values: pa.Array) -> np.ndarray:
@@ -207,14 +243,26 @@ def _files(path: Path, values: Any) -> dict[str, list[Path]]:
 
 def _numerical(path: Path, entry: Any) -> NumericalColumn:
     values = entry if isinstance(entry, dict) else {"name": entry}
-    _refuse_unknown(path, values, {"name", "log1p", "standardise"}, "key of a numerical column")
+    known = {"name", "log1p", "standardise", "missing"}
+    _refuse_unknown(path, values, known, "key of a numerical column")
     flags = {
         key: values.get(key, default) for key, default in (("log1p", False), ("standardise", True))
     }
     for key, value in flags.items():
         if not isinstance(value, bool):
             raise UserError(f"{path}: numerical: {key}: {value!r} is neither true nor false")
-    return NumericalColumn(_text(path, "numerical", values.get("name")), **flags)
+    missing = values.get("missing")
+    if missing is not None and (isinstance(missing, bool) or not _finite(missing)):
+        raise UserError(f"{path}: numerical: missing: {missing!r} is not a number")
+    return NumericalColumn(
+        _text(path, "numerical", values.get("name")),
+        missing=None if missing is None else float(missing),
+        **flags,
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 def _refuse_unknown(path: Path, values: dict[Any, Any], known: set[str], what: str) -> None:

@@ -7,7 +7,7 @@ import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -59,11 +59,13 @@ class Chunk:
       name: Of the file, for messages.
       start: Row number of the first row (rows count from 0 here, from 1 in messages).
       batch: The parsed columns.
+      advice: What to do about a value that is refused.
     """
 
     name: str
     start: int
     batch: pa.RecordBatch
+    advice: str = _CORRECT_IT
 
     def __len__(self) -> int:
         return self.batch.num_rows
@@ -112,11 +114,16 @@ class Chunk:
         if not np.all(fine):
             row = int(np.argmin(fine))
             value = self.batch[column][row].as_py()
-            _fail(self.name, self.start + row, column, value, otherwise)
+            _fail(self.name, self.start + row, column, value, otherwise, self.advice)
 
 
 def read_csv(
-    file: TextFile, columns: Mapping[str, pa.DataType], header: bool, exact: bool = True
+    file: TextFile,
+    columns: Mapping[str, pa.DataType],
+    header: bool,
+    exact: bool = True,
+    nullable: Collection[str] = (),
+    advice: str = _CORRECT_IT,
 ) -> Iterator[Chunk]:
     """Streams a CSV file, parsed on several cores, a few megabytes at a time.
 
@@ -126,6 +133,8 @@ def read_csv(
         the file in its order.
       header: Whether the first line names the columns, which may then come in any order.
       exact: Whether a column of the header that is not in `columns` is an error.
+      nullable: Columns of numbers whose cells may be missing.
+      advice: What to do about a value that is refused.
 
     Raises:
       UserError: The file is empty, truncated or not UTF-8, lacks a column, has a row of another
@@ -138,15 +147,15 @@ def read_csv(
         with file.open() as raw:
             try:
                 for batch in _parse(raw, file, columns, header):
-                    chunk = Chunk(file.name, start, batch)
+                    chunk = Chunk(file.name, start, batch, advice)
                     for name in batch.schema.names:
-                        if batch[name].null_count:
+                        if batch[name].null_count and name not in nullable:
                             missing = batch[name].is_null().to_numpy(zero_copy_only=False)
                             chunk.require(name, ~missing, "is missing or not a number")
                     yield chunk
                     start += batch.num_rows
             except pa.ArrowInvalid as error:
-                _diagnose(file, columns, header, start, str(error))
+                _diagnose(file, columns, header, nullable, advice, start, str(error))
         if start == 0:
             raise UserError(f"{file.name}: has no rows; download or export the file again")
 
@@ -205,7 +214,13 @@ def _check_header(file: TextFile, columns: Mapping[str, pa.DataType], exact: boo
 
 
 def _diagnose(
-    file: TextFile, columns: Mapping[str, pa.DataType], header: bool, start: int, reason: str
+    file: TextFile,
+    columns: Mapping[str, pa.DataType],
+    header: bool,
+    nullable: Collection[str],
+    advice: str,
+    start: int,
+    reason: str,
 ) -> NoReturn:
     """Finds the cell that the parser refused, which does not say where it lies.
 
@@ -213,6 +228,7 @@ def _diagnose(
       start: Rows that were read well.
       reason: The parser's message, for what is not found.
     """
+    empty = set(pa_csv.ConvertOptions().null_values)
     with file.open() as raw:
         text = io.TextIOWrapper(raw, "utf-8", errors="surrogateescape", newline="")
         rows = csv.reader(text)
@@ -227,8 +243,10 @@ def _diagnose(
                         f"{len(names)}; {_CORRECT_IT}"
                     )
                 for name, cell in zip(names, cells, strict=True):
-                    if name in columns and (why := _refusal(cell, columns[name])):
-                        _fail(file.name, row, name, cell, why)
+                    if name not in columns or (name in nullable and cell in empty):
+                        continue
+                    if why := _refusal(cell, columns[name]):
+                        _fail(file.name, row, name, cell, why, advice)
     if "empty" in reason.lower():
         raise UserError(f"{file.name}: is empty; download or export the file again")
     raise UserError(
@@ -248,9 +266,9 @@ def _refusal(cell: str, dtype: pa.DataType) -> str | None:
     return None
 
 
-def _fail(name: str, row: int, column: str, value: object, why: str) -> NoReturn:
+def _fail(name: str, row: int, column: str, value: object, why: str, advice: str) -> NoReturn:
     shown = "an empty cell" if value in (None, "") else _shortened(value)
-    raise UserError(f"{name}: row {row + 1}, column {column!r}: {shown} {why}; {_CORRECT_IT}")
+    raise UserError(f"{name}: row {row + 1}, column {column!r}: {shown} {why}; {advice}")
 
 
 def _shortened(value: object) -> str:

@@ -10,12 +10,16 @@ Three streaming passes, memory bounded by a few chunks of rows and the vocabular
 Finished stages are reused when the command is run again after an interruption.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -61,11 +65,13 @@ class NumericalColumn:
       name: Column name.
       log1p: Whether `log(1 + x)` comes first.
       standardise: Whether to use the training rows' mean and standard deviation, else 0 and 1.
+      missing: The `x` that stands for a missing number; None if none may be missing.
     """
 
     name: str
     log1p: bool = False
     standardise: bool = False
+    missing: float | None = None
 
 
 ReadRows = Callable[[Path], Iterator[Rows]]
@@ -135,8 +141,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
             if store.provenance == provenance:
                 return store
     staging = output.with_name(output.name + ".staging")
-    with explain_write_errors(output):
-        _open_staging(staging, provenance)
+    with explain_write_errors(output), _open_staging(staging, provenance):
         parts = [
             _Part(
                 name,
@@ -170,7 +175,7 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         source.name,
         source.identity,
         source.categorical,
-        [dataclasses.astuple(column) for column in source.numerical],
+        [_known(dataclasses.astuple(column)) for column in source.numerical],
         source.tasks,
         source.group,
         sorted(source.splits),
@@ -179,18 +184,42 @@ def _provenance(source: Source, validation_fraction: float) -> str:
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 
-def _open_staging(staging: Path, provenance: str) -> None:
-    """Keeps the finished stages of the same input, removes those of another."""
-    mark = staging / "provenance"
-    if not (mark.exists() and mark.read_text() == provenance):
-        shutil.rmtree(staging, ignore_errors=True)
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+@contextlib.contextmanager
+def _open_staging(staging: Path, provenance: str) -> Iterator[None]:
+    """Keeps the finished stages of the same input, removes those of another; locks the folder.
+
+    The system lets go of the lock however this process ends.
+
+    Raises:
+      UserError: another process prepares there.
+    """
+    output = staging.with_suffix("")
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # a folder that the system lets nobody make
+        raise UserError(f"{output}: cannot be written; choose another output folder") from error
+    handle = os.open(staging, os.O_RDONLY)
+    try:
         try:
-            staging.mkdir(parents=True)
-        except FileNotFoundError as error:  # a folder that the system lets nobody make
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(staging / ".")  # gone, if another process finished in between
+        except (BlockingIOError, FileNotFoundError):
             raise UserError(
-                f"{staging.with_suffix('')}: cannot be written; choose another output folder"
-            ) from error
-        mark.write_text(provenance)
+                f"{output}: another process prepares data there; wait for it, or choose another "
+                "output folder"
+            ) from None
+        mark = staging / "provenance"
+        if not (mark.exists() and mark.read_text() == provenance):
+            for path in staging.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            mark.write_text(provenance)
+        yield
+    finally:
+        os.close(handle)
 
 
 # Stage: source -> raw columns in an Arrow file.
@@ -400,6 +429,7 @@ def _survey(source: Source, parts: Sequence[_Part]) -> _Survey:
                 column.log1p,
                 float(moments.mean[i]) if column.standardise else 0.0,
                 float(std[i]) if column.standardise else 1.0,
+                column.missing,
             )
             for i, column in enumerate(source.numerical)
         ),
@@ -447,6 +477,11 @@ class ValueEncoder:
         found = self._known.gather(position.clip(0, len(self._known) - 1)) == distinct
         ids = np.where(found.to_numpy(), position.to_numpy().astype(np.int64) + 1, 0)
         return ids[encoded.indices.to_numpy()]
+
+
+def fill_missing(values: pa.Array, value: float) -> pa.Array:
+    """Floats with a number in the place of what is missing: null and NaN."""
+    return pc.fill_null(pc.if_else(pc.is_nan(values), None, values), value)
 
 
 def _encode(parts: Sequence[_Part], survey: _Survey, writer: StoreWriter) -> None:

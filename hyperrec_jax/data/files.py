@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -23,19 +24,26 @@ _FORBIDDEN = {
 
 
 @contextlib.contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a missing permission under `path` into a `UserError`."""
+def explain_write_errors(path: Path, kept: str = "finished stages are kept") -> Iterator[None]:
+    """Turns a full disk or a missing permission under `path` into a `UserError`.
+
+    Args:
+      path: What is written.
+      kept: What the same command goes on from.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
+    except Exception as error:  # TensorStore tells the number of the error in a text
+        told = re.search(r"os_error_code='(\d+)'", str(error))
+        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if number in _FULL:
             raise UserError(
                 f"{path}: no space left on the disk; free some and run the same command again, "
-                "finished stages are kept"
+                f"{kept}"
             ) from error
-        if error.errno in _FORBIDDEN:
+        if number in _FORBIDDEN:
             raise UserError(
-                f"{path}: cannot be written ({error.strerror}); choose another output folder"
+                f"{path}: cannot be written ({os.strerror(number)}); choose another output folder"
             ) from error
         raise
 

@@ -7,6 +7,7 @@ global batches, and its position in the data is its step.
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -17,6 +18,21 @@ from hyperrec_jax.errors import UserError
 
 BLOCK_ROWS = 64
 WINDOW_ROWS = 131_072
+
+
+class Reader(Protocol):
+    """Training batches by step, whether they come from the store or from a device's memory.
+
+    Attributes:
+      batch_size: Rows of a global batch.
+      steps_per_epoch: Whole global batches an epoch.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+
+    def read(self, step: int, count: int) -> dict[str, Any]:
+        """`count` batches from `step` on, `[count, batch, ...]`; a pure function of `step`."""
 
 
 class TrainingReader:
@@ -111,20 +127,20 @@ class TrainingReader:
 class _Reads:
     """A schedule of reads as a random-access source for Grain."""
 
-    def __init__(self, reader: TrainingReader, schedule: Sequence[tuple[int, int]]):
+    def __init__(self, reader: Reader, schedule: Sequence[tuple[int, int]]):
         self._reader = reader
         self._schedule = schedule
 
     def __len__(self) -> int:
         return len(self._schedule)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self._reader.read(*self._schedule[index])
 
 
 def prefetch(
-    reader: TrainingReader, schedule: Sequence[tuple[int, int]], depth: int = 2
-) -> Iterator[Batch]:
+    reader: Reader, schedule: Sequence[tuple[int, int]], depth: int = 2
+) -> Iterator[dict[str, Any]]:
     """Reads a schedule ahead of its use, in Grain's prefetch threads.
 
     Args:

@@ -4,6 +4,8 @@ Only row numbers travel to the device at each step; the batches are gathered the
 `pipeline.TrainingReader`, so that a run does not depend on where its rows lie.
 """
 
+import logging
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,10 +18,12 @@ from hyperrec_jax.data.pipeline import TrainingReader
 from hyperrec_jax.data.store import Split
 from hyperrec_jax.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 Resident = Literal["auto", "always", "never"]
 
 MEMORY_SHARE = 0.4
-"""Part of a device's memory that the rows may take under `auto`; the rest is for the model."""
+"""Part of a device's memory that the rows may take; the rest is for the model."""
 
 _CHUNK_ROWS = 1 << 18
 
@@ -76,22 +80,38 @@ class ResidentReader:
 
 
 def is_resident(resident: Resident, split: Split, numerical_dtype: str) -> bool:
-    """Whether the rows go to the device: under `auto`, on an accelerator that has room for them.
+    """Whether the training rows go to the device.
 
-    Never on a CPU under `auto`: there the mapped store lies in the same memory.
+    Args:
+      resident: Whether the training rows live in the device's memory, where the same batches are
+        gathered: `auto`, on an accelerator where they take at most 40% of it and there is one
+        process, never on a CPU, whose memory holds the mapped store anyway; `always`; `never`.
+      split: The training rows.
+      numerical_dtype: In which the numericals would be kept.
 
     Raises:
-      UserError: `resident` is none of `auto`, `always`, `never`.
+      UserError: `resident` is none of the three, or `always` is not possible.
     """
     if resident not in ("auto", "always", "never"):
         raise UserError(f"data.resident={resident!r}: take 'auto', 'always' or 'never'")
-    if resident != "auto":
-        return resident == "always"
     device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit", 0)
-    return device.platform != "cpu" and resident_bytes(split, numerical_dtype) <= (
-        MEMORY_SHARE * limit
-    )
+    if resident == "never" or (resident == "auto" and device.platform == "cpu"):
+        return False
+    needed = resident_bytes(split, numerical_dtype)
+    room = MEMORY_SHARE * (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    if jax.process_count() > 1:
+        obstacle = "several processes share each batch"
+    elif needed > room:
+        obstacle = (
+            f"they take {needed / 2**30:,.1f} GiB, and of the memory of {device.device_kind} "
+            f"{room / 2**30:,.1f} GiB are for them"
+        )
+    else:
+        return True
+    if resident == "always":
+        raise UserError(f"data.resident='always': the training rows can't be there: {obstacle}")
+    logger.info("the training rows stay in the store: %s", obstacle)
+    return False
 
 
 def resident_bytes(split: Split, numerical_dtype: str) -> int:

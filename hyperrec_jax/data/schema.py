@@ -30,12 +30,14 @@ class NumericalField:
       log1p: Whether `log(1 + x)` comes first.
       mean: Subtracted, estimated on the training rows; 0 where the source is stored as it is.
       std: Divided by, estimated on the training rows; 1 where the source is stored as it is.
+      missing: The `x` that stands for a missing number; None if none may be missing.
     """
 
     name: str
     log1p: bool = False
     mean: float = 0.0
     std: float = 1.0
+    missing: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable dictionary; inverse of `from_dict`."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self, dict_factory=_without_defaults)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Schema":
@@ -86,3 +88,9 @@ class Schema:
             group=values["group"],
             best_auc=tuple(values["best_auc"]),
         )
+
+
+def _without_defaults(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Leaves out `missing` where it is not set: stores that were made before there was one keep
+    their fingerprints."""
+    return {key: value for key, value in items if (key, value) != ("missing", None)}

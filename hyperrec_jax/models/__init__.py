@@ -20,6 +20,7 @@ from hyperrec_jax.models.registry import (
     model_class,
     model_names,
     model_options,
+    preference_share,
     register,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "phn",
     "ple",
     "pomoe",
+    "preference_share",
     "register",
     "sharedbottom",
     "singletask",

@@ -24,7 +24,7 @@ class AITM(MultiTaskModel):
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's representation, `[task, batch, width]`."""
-        bottoms = self.bottoms(self.embedding(batch), train)
+        bottoms = self.bottoms(self.mark_shared(self.embedding(batch)), train)
         chain = [bottoms[0]]
         for transfer, bottom in zip(self.transfers, bottoms[1:], strict=True):
             chain.append(self._attend(jnp.stack([transfer(chain[-1]), bottom], axis=-2)))

@@ -28,4 +28,4 @@ class Cosmos(MultiTaskModel):
     def decode(self, features: EmbeddedFeatures, preference: Array, train: bool) -> Array:
         """Logits `[..., batch, task]`."""
         inputs = Joined((features, jnp.atleast_2d(preference).astype(features.dtype)))
-        return to_logits(self.towers(self.bottom(inputs, train)[0], train))
+        return to_logits(self.towers(self.mark_shared(self.bottom(inputs, train)[0]), train))

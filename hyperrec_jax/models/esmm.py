@@ -31,7 +31,7 @@ class ESMM(MultiTaskModel):
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's representation, `[task, batch, width]`."""
-        return self.bottoms(self.embedding(batch), train)
+        return self.bottoms(self.mark_shared(self.embedding(batch)), train)
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, task]` of the products up to each task."""

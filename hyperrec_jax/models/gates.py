@@ -18,44 +18,11 @@ from jax import lax
 from hyperrec_jax.models.hypernetwork import GeneratedLinear
 from hyperrec_jax.models.layers import EmbeddedFeatures, Linear
 
+SHARPNESS = 4.0
+"""Of anchors at the start: at a corner of the simplex the task's own experts weigh e^4 times the
+others under softmax, and training goes on from there."""
+
 Activation = Literal["relu", "softmax", "top_k"]
-
-
-@jax.custom_vjp
-def mix(weights: Array, experts: Array) -> Array:
-    """Weighted sum of experts: `[..., 1 or batch, expert]`, `[expert, batch, width]`.
-
-    Returns `[..., batch, width]`. On a CPU the sum in a loop is several times as fast as the
-    equivalent contraction, and for several rays the contraction several times as fast as the
-    sum's gradient: hence a gradient by hand.
-    """
-    columns = jnp.split(weights, experts.shape[0], axis=-1)
-    return sum(
-        (column * expert for column, expert in zip(columns, jnp.unstack(experts), strict=True)),
-        start=jnp.zeros((), experts.dtype),
-    )
-
-
-def _mix_forward(weights: Array, experts: Array) -> tuple[Array, tuple[Array, Array]]:
-    return mix(weights, experts), (weights, experts)
-
-
-def _mix_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    weights, experts = saved
-    _, batch, width = experts.shape
-    to_weights = jnp.einsum("...bh,ebh->...be", cotangent, experts)
-    if weights.shape[-2] == 1:
-        to_weights = to_weights.sum(axis=-2, keepdims=True)
-    weights = jnp.broadcast_to(weights, (*weights.shape[:-2], batch, weights.shape[-1]))
-    to_experts = jnp.einsum(
-        "rbe,rbh->ebh",
-        weights.reshape(-1, batch, weights.shape[-1]),
-        cotangent.reshape(-1, batch, width),
-    )
-    return to_weights, to_experts
-
-
-mix.defvjp(_mix_forward, _mix_backward)
 
 
 def top_k_softmax(logits: Array, k: int) -> Array:
@@ -152,6 +119,34 @@ class AttentionGate(Gate):
         else:
             scores = jnp.einsum("...bk,ebk->...be", query, keys)
         return scores / math.sqrt(width)
+
+
+class Anchors(nn.Module):
+    """Logits `[..., 1 or batch, expert]` that tie each expert to a task, `preference @ kernel`.
+
+    Expert `e` begins with the logit `SHARPNESS * r_i` for the task `i = e mod tasks`. Without it
+    all experts and all rays begin alike, and where tasks conflict training ends in one compromise
+    for every preference: no expert gains from serving one task while all rays use it.
+
+    Attributes:
+      num_experts: Number of experts.
+      dtype: Of the logits.
+    """
+
+    num_experts: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, preference: Array) -> Array:
+        rays = jnp.atleast_2d(preference).astype(self.dtype)
+        num_tasks = rays.shape[-1]
+
+        def init(key: Array) -> Array:
+            del key
+            owners = jnp.arange(self.num_experts) % num_tasks
+            return SHARPNESS * jax.nn.one_hot(owners, num_tasks, axis=0)
+
+        return rays @ self.param("kernel", init).astype(self.dtype)
 
 
 GATES: dict[str, type[Gate]] = {

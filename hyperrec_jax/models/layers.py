@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import flax.struct
@@ -13,14 +13,19 @@ from jax import lax
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.adapters import ADAPTERS, Adapter
+from hyperrec_jax.models.mixture import Mixture
 
 Fold = Literal["auto", "always", "never"]
-Norm = Literal["batch", "layer"]
+Norm = Literal["batch", "pooled", "layer"]
 Layout = Literal["auto", "loop", "batched"]
+Block = Literal["none", "residual", "cross"]
 Parameters = dict[str, Any]
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
+
+LARGE_TABLE_ROWS = 1_000_000
+"""A table of at least so many rows can be split over devices; `table_rows` makes it even."""
 
 
 def fan_in_uniform(fan_in: int) -> Callable[..., Array]:
@@ -119,7 +124,7 @@ class Joined:
       parts: Inputs whose leading axes broadcast against one another.
     """
 
-    parts: tuple[Array | EmbeddedFeatures, ...]
+    parts: tuple[Array | EmbeddedFeatures | Mixture, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,14 +141,21 @@ def _split(x: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
     return list(lax.split(x, sizes, axis=axis)) if sizes else []
 
 
-Features = Array | EmbeddedFeatures | Joined
+Features = Array | EmbeddedFeatures | Joined | Mixture
+
+
+def table_rows(field_sizes: Sequence[int]) -> int:
+    """Rows of the table of all fields; a large one ends in unused rows, up to a multiple of 512."""
+    rows = sum(field_sizes)
+    return rows if rows < LARGE_TABLE_ROWS else -(-rows // 512) * 512
 
 
 class FeatureEmbedding(nn.Module):
     """Embeds ids from one table for all fields, and all numericals in one linear layer.
 
     Attributes:
-      field_sizes: Number of ids of each field; the table's rows are the fields' in order.
+      field_sizes: Number of ids of each field; the table's rows are the fields' in order, see
+        `table_rows`.
       num_numerical: Number of numericals; with 0 they give no vector.
       dim: Width of a vector.
       fold: `auto` folds the fields for which that takes fewer multiplications; `always` and
@@ -168,9 +180,11 @@ class FeatureEmbedding(nn.Module):
             embedding = self.param(
                 "embedding",
                 nn.initializers.xavier_uniform(),
-                (sum(self.field_sizes), self.dim),
+                (table_rows(self.field_sizes), self.dim),
             ).astype(self.dtype)
-            tables += _split(embedding, self.field_sizes)
+            unused = len(embedding) - sum(self.field_sizes)
+            *of_fields, _ = _split(embedding, [*self.field_sizes, unused])
+            tables += of_fields
             blocks += jnp.unstack(ids, axis=1)
         if self.num_numerical:
             init = fan_in_uniform(self.num_numerical)
@@ -239,14 +253,22 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
 
 
 def batch_norm(
-    x: Array, bias: Array, scale: Array, shift: Array, stats: Parameters, train: bool
+    x: Array,
+    bias: Array,
+    scale: Array,
+    shift: Array,
+    stats: Parameters,
+    train: bool,
+    pooled: bool = False,
 ) -> tuple[Array, Parameters]:
     """Normalises `x + bias` over the batch axis -2, with the semantics of `torch.nn.BatchNorm1d`.
 
     One pass gives mean and variance. The bias of the dense layer before moves nothing but the
     running mean, so that it takes no pass of its own. Under `jit` with a sharded batch the
-    statistics are those of the global batch. Leading axes, such as several rays, are normalised
-    apart, and the running estimates follow their mean.
+    statistics are those of the global batch. Leading axes are those of several rays. Normalised
+    apart, a ray is trained on statistics of its own but predicts by the running estimates, which
+    follow the mean over the rays (as switchable networks, Yu et al. 2019, arXiv 1812.08928, fail
+    without statistics of their own); pooled, training and prediction agree.
 
     Args:
       x: `[..., batch, width]`.
@@ -255,15 +277,18 @@ def batch_norm(
       shift: `[width]`.
       stats: Running `mean` and `variance`, `[width]` each.
       train: Whether to normalise by the batch rather than by the running estimates.
+      pooled: Whether the leading axes share one mean and variance.
 
     Returns:
       The normalised input and the new running estimates (whose variance is the unbiased one).
     """
     if train:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = wide.mean(axis=-2, keepdims=True)
-        variance = jnp.maximum((wide * wide).mean(axis=-2, keepdims=True) - mean * mean, 0)
-        unbiased = variance * (x.shape[-2] / max(x.shape[-2] - 1, 1))
+        axes = tuple(range(x.ndim - 1)) if pooled else -2
+        mean = wide.mean(axis=axes, keepdims=True)
+        variance = jnp.maximum((wide * wide).mean(axis=axes, keepdims=True) - mean * mean, 0)
+        count = wide.size // mean.size
+        unbiased = variance * (count / max(count - 1, 1))
         stats = jax.tree.map(
             lambda old, new: (
                 (1 - MOMENTUM) * old
@@ -304,13 +329,16 @@ class Bank(nn.Module):
       widths: Of the hidden layers.
       outputs: Width of a last layer without activation, or None for no such layer.
       dropout: Rate after each hidden layer.
-      norm: `batch` or `layer`.
+      norm: `batch`, `pooled` (over the rays of a batch, too) or `layer`.
       dtype: Of activations and products.
       layout: `loop` runs one network after another, which keeps their activations in a CPU's
         cache; `batched` runs all at once, as accelerators and an axis sharded over devices want
         it; `auto` goes by the backend.
       adapter: How a preference changes the hidden layers; see `hyperrec_jax.models.adapters`.
       rank: Of low-rank adapters.
+      block: One more layer after the hidden ones, of the last width: `residual`,
+        `x + relu(W x + b)` (He et al. 2016, arXiv 1512.03385), or `cross`, `x + x * (W x + b)`, the
+        products of DCN-v2 (Wang et al. 2021, arXiv 2008.13535).
     """
 
     copies: int
@@ -322,6 +350,7 @@ class Bank(nn.Module):
     layout: Layout = "auto"
     adapter: str = "none"
     rank: int = 4
+    block: Block = "none"
 
     @nn.compact
     def __call__(
@@ -348,9 +377,11 @@ class Bank(nn.Module):
         for index, out in enumerate(self.widths):
             name = f"layer_{index}"
             layers.append(self.param(name, self._init_layer(adapter, code), width, out))
-            if self.norm == "batch":
+            if self.norm != "layer":
                 variables.append(self.variable("batch_stats", name, self._init_stats, out))
             width = out
+        if self.block != "none":
+            layers.append(self.param("block", self._stacked(_init_dense), width, width))
         if self.outputs is not None:
             layers.append(self.param("output", self._stacked(_init_dense), width, self.outputs))
         if train and variables and inputs[0].shape[-2] < 2:
@@ -400,14 +431,20 @@ class Bank(nn.Module):
             layer = layers[index]
             bias, scale, shift = layer["bias"], layer["scale"], layer["shift"]
             y = adapter.before_norm(layer, x, x @ layer["kernel"].astype(self.dtype), code)
-            if self.norm == "batch":
-                y, new = batch_norm(y, bias, scale, shift, stats[index], train)
+            if self.norm != "layer":
+                pooled = self.norm == "pooled"
+                y, new = batch_norm(y, bias, scale, shift, stats[index], train, pooled)
                 updated.append(new)
             else:
                 y = layer_norm(y + bias.astype(self.dtype), scale, shift)
             x = nn.relu(adapter.after_norm(layer, y, code))
             if train:
                 x = dropout(jax.random.fold_in(key, index), x, self.dropout)
+        if self.block != "none":
+            layer = layers[len(self.widths)]
+            hidden = cast(Array, x)
+            y = hidden @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)
+            x = hidden + (nn.relu(y) if self.block == "residual" else hidden * y)
         if self.outputs is not None:
             layer = layers[-1]
             x = x @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)

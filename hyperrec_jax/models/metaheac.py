@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
-from hyperrec_jax.models.gates import mix
 from hyperrec_jax.models.layers import Linear
 from hyperrec_jax.models.logits import log_complement
+from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
@@ -54,11 +54,13 @@ class MetaHeac(MultiTaskModel):
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
         """Each task's mixed experts `[task, batch, width]` and logits of its critics' weights."""
         x = self.embedding(batch)
-        experts = self.experts(x, train)
+        experts = self.mark_shared(self.experts(x, train))
         fields = jnp.broadcast_to(x.mean(), (self.num_tasks, x.shape[0], self.embedding_dim))
         tasks = jnp.broadcast_to(self.task_embedding[:, None].astype(x.dtype), fields.shape)
         gate_input = jnp.concatenate([tasks, fields], axis=-1)
-        return mix(nn.softmax(self.expert_gate(gate_input)), experts), self.critic_gate(gate_input)
+        weights = nn.softmax(self.expert_gate(gate_input))
+        self.sow("intermediates", "gate_weights", list(weights))
+        return mix(weights, experts), self.critic_gate(gate_input)
 
     def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
         """Logits `[batch, task]` of the mixed probabilities."""

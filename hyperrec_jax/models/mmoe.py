@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
-from hyperrec_jax.models.gates import mix
 from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
@@ -28,8 +28,10 @@ class MMoE(MultiTaskModel):
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's mixed experts, `[task, batch, width]`."""
         x = self.embedding(batch)
-        experts = self.experts(x, train)
-        return jnp.stack([mix(nn.softmax(gate), experts) for gate in self.gates(x, train)])
+        experts = self.mark_shared(self.experts(x, train))
+        weights = [nn.softmax(gate) for gate in self.gates(x, train)]
+        self.sow("intermediates", "gate_weights", weights)
+        return jnp.stack([mix(weight, experts) for weight in weights])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, task]`."""

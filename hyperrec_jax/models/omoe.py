@@ -3,8 +3,8 @@
 import flax.linen as nn
 from flax.typing import Array
 
-from hyperrec_jax.models.gates import mix
 from hyperrec_jax.models.layers import Linear, to_logits
+from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
@@ -27,7 +27,9 @@ class OMoE(MultiTaskModel):
     def encode(self, batch: Batch, train: bool) -> Array:
         """The mixed experts, `[batch, width]`."""
         x = self.embedding(batch)
-        return mix(nn.softmax(self.gate(x)), self.experts(x, train))
+        weights = nn.softmax(self.gate(x))
+        self.sow("intermediates", "gate_weights", [weights])
+        return mix(weights, self.mark_shared(self.experts(x, train)))
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, task]`."""

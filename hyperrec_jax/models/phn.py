@@ -42,9 +42,14 @@ class PHN(MultiTaskModel):
             self.compute_dtype,
         )
 
+    @property
+    def preference_parts(self) -> frozenset[str]:
+        """What generates the towers."""
+        return frozenset({"generator"})
+
     def encode(self, batch: Batch, train: bool) -> Array:
         """The shared representation, `[batch, width]`."""
-        return self.bottom(self.embedding(batch), train)[0]
+        return self.mark_shared(self.bottom(self.embedding(batch), train)[0])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[..., batch, task]`."""

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
-from hyperrec_jax.models.gates import mix
 from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
@@ -44,6 +44,7 @@ class PLE(MultiTaskModel):
         task_inputs = (shared_input,) * self.num_tasks
         for level in range(last + 1):
             shared = self.shared_experts[level](shared_input, train)
+            shared = self.mark_shared(shared, f"shared_{level}")
             tasks = self.task_experts[level](
                 tuple(x for x in task_inputs for _ in range(own)), train
             )
@@ -55,6 +56,7 @@ class PLE(MultiTaskModel):
             if level < last:
                 gate = nn.softmax(self.shared_gates[level](shared_input, train)[0])
                 shared_input = mix(gate, jnp.concatenate([tasks, shared]))
+        self.sow("intermediates", "gate_weights", list(gates))  # of the last level
         return jnp.stack(task_inputs)
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:

@@ -6,15 +6,20 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.models.gates import GATES, Activation, activation, mix
+from hyperrec_jax.models.gates import GATES, Activation, Anchors, activation
 from hyperrec_jax.models.hypernetwork import PreferenceNetwork
-from hyperrec_jax.models.layers import EmbeddedFeatures, Joined, to_logits
+from hyperrec_jax.models.layers import Block, EmbeddedFeatures, Joined, Norm, to_logits
+from hyperrec_jax.models.mixture import Mixture
 from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("pomoe")
 class PoMoE(MultiTaskModel):
-    """Pareto-optimal mixture of experts; the defaults are the original's.
+    """Pareto-optimal mixture of experts.
+
+    The defaults are those whose front obeyed the preference best in `benchmarks/fronts.py`; the
+    preset `original` has the original's. Its conditioning generates two gate layers without a
+    non-linearity between them, and nothing beyond the gate depends on the preference.
 
     Attributes:
       num_experts: Number of experts.
@@ -27,22 +32,30 @@ class PoMoE(MultiTaskModel):
       gate_top_k: Experts a row keeps under `top_k`.
       gate_depth: Layers of the gate.
       gate_hidden_relu: Whether ReLU stands between them.
+      gate_anchors: Whether each expert begins as the expert of one task; see `gates.Anchors`.
       gate_dropout: Rate on the generated parameters, one draw a batch.
+      expert_block: A layer after those of `bottom_widths` in each expert.
+      expert_adapter: How the preference changes the experts' last layer; other than `none`, that
+        layer runs once a ray.
       tower_adapter: How the preference changes the towers' layers.
       adapter_rank: Rank of `low_rank` adapters.
       preference_input: Whether the towers read the preference beside the mixed experts.
     """
 
     num_experts: int = 6
+    norm: Norm = "pooled"
     code_widths: tuple[int, ...] = (64, 256, 64)
-    gate: Literal["features", "preference", "additive", "attention"] = "features"
+    gate: Literal["features", "preference", "additive", "attention"] = "additive"
     gate_scope: Literal["shared", "per_task"] = "shared"
-    gate_activation: Activation = "relu"
+    gate_activation: Activation = "softmax"
     gate_top_k: int = 2
-    gate_depth: int = 2
+    gate_depth: int = 1
     gate_hidden_relu: bool = False
-    gate_dropout: float = 0.05
-    tower_adapter: Literal["none", "film", "low_rank"] = "none"
+    gate_anchors: bool = True
+    gate_dropout: float = 0.0
+    expert_block: Block = "none"
+    expert_adapter: Literal["none", "film", "low_rank"] = "none"
+    tower_adapter: Literal["none", "film", "low_rank"] = "film"
     adapter_rank: int = 4
     preference_input: bool = False
 
@@ -54,7 +67,18 @@ class PoMoE(MultiTaskModel):
                 f"gate_top_k is {self.gate_top_k} but there are {self.num_experts} experts"
             )
         self.embedding = self.new_embedding()
-        self.experts = self.new_bank(self.num_experts, self.bottom_widths)
+        adapted = self.expert_adapter != "none"
+        shared = self.bottom_widths[:-1] if adapted else self.bottom_widths
+        block = "none" if adapted else self.expert_block
+        self.experts = self.new_bank(self.num_experts, shared, block=block)
+        if adapted:
+            self.adapted_experts = self.new_bank(
+                self.num_experts,
+                self.bottom_widths[-1:],
+                adapter=self.expert_adapter,
+                rank=self.adapter_rank,
+                block=self.expert_block,
+            )
         self.preference_network = PreferenceNetwork(self.code_widths, self.compute_dtype)
         self.gates = [
             GATES[self.gate](
@@ -66,7 +90,17 @@ class PoMoE(MultiTaskModel):
             )
             for _ in range(self.num_tasks if self.gate_scope == "per_task" else 1)
         ]
+        if self.gate_anchors:
+            self.anchors = Anchors(self.num_experts, self.compute_dtype)
         self.towers = self.new_towers(adapter=self.tower_adapter, rank=self.adapter_rank)
+
+    @property
+    def preference_parts(self) -> frozenset[str]:
+        """The hypernetwork, the parts of gates that read its code, anchors and adapters."""
+        whole = self.gate in ("features", "preference")
+        gates = {f"gates_{i}" for i in range(self.num_tasks)} if whole else {"shift", "query"}
+        adapters = {"film_kernel", "film_bias", "down", "diagonal", "up"}
+        return frozenset({"preference_network", "anchors"} | gates | adapters)
 
     def encode(self, batch: Batch, train: bool) -> tuple[EmbeddedFeatures, Array]:
         """The embedded features and the experts' outputs `[expert, batch, width]`."""
@@ -79,10 +113,14 @@ class PoMoE(MultiTaskModel):
         """Logits `[..., batch, task]`: gates, mixed experts, towers."""
         x, experts = features
         code = self.preference_network(preference)
+        if self.expert_adapter != "none":
+            experts = self.adapted_experts(tuple(jnp.unstack(experts)), train, code)
+        experts = self.mark_shared(experts)
         weigh = activation(self.gate_activation, self.gate_top_k)
-        weights = [weigh(gate(x, experts, code, train)) for gate in self.gates]
+        anchors = self.anchors(preference) if self.gate_anchors else 0.0
+        weights = [weigh(gate(x, experts, code, train) + anchors) for gate in self.gates]
         self.sow("intermediates", "gate_weights", weights)  # kept only where reports ask for it
-        mixed = [mix(weight, experts) for weight in weights]
+        mixed = [Mixture(weight, experts) for weight in weights]
         inputs = tuple(
             Joined((x, jnp.atleast_2d(preference))) if self.preference_input else x for x in mixed
         )

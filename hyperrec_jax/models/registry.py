@@ -6,14 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.models.layers import Bank, FeatureEmbedding, Fold, Layout, Norm
+from hyperrec_jax.models.layers import (
+    Bank,
+    EmbeddedFeatures,
+    FeatureEmbedding,
+    Fold,
+    Layout,
+    Norm,
+)
 
 Batch = Mapping[str, Array]
+
+PERTURBATIONS = "perturbations"
+"""Collection of what is added to shared representations; see `MultiTaskModel.mark_shared`."""
 
 
 class MultiTaskModel(nn.Module):
@@ -30,7 +41,8 @@ class MultiTaskModel(nn.Module):
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
       tower_widths: Layer widths of a task's tower, before its one logit.
       dropout: Rate after every hidden layer, in [0, 1).
-      norm: Normalisation of hidden layers, over the batch or over the layer.
+      norm: Normalisation of hidden layers: over the batch, each ray apart (`batch`) or all rays
+        together (`pooled`), or over the layer.
       compute_dtype: Of activations and products; parameters stay float32.
       fold: Whether low-cardinality fields are multiplied through folded tables.
       layout: How stacked networks run: in a loop (best on CPU), batched, or as the backend favours.
@@ -55,6 +67,11 @@ class MultiTaskModel(nn.Module):
     inner_learning_rate = 0.0
     """Above 0, the step adapts the parameters on one half of a batch before the other half."""
 
+    @property
+    def preference_parts(self) -> frozenset[str]:
+        """Names of the modules and parameters through which the preference acts."""
+        return frozenset()
+
     def encode(self, batch: Batch, train: bool) -> Any:
         """All that does not depend on the preference, such as the experts' outputs."""
         raise NotImplementedError
@@ -73,6 +90,23 @@ class MultiTaskModel(nn.Module):
     def __call__(self, batch: Batch, preference: Array, train: bool) -> Array:
         """Logits `[..., batch, task]`; see `decode` for the forms of a preference."""
         return self.decode(self.encode(batch, train), preference, train)
+
+    def mark_shared(self, x: Any, name: str = "shared") -> Any:
+        """Marks a representation at which the tasks meet, and returns it.
+
+        Objectives that weigh the tasks by their gradients differentiate there, not at every
+        shared parameter, as MGDA-UB does (Sener and Koltun 2018, arXiv 1810.04650). For all
+        others this does nothing.
+
+        Args:
+          x: An array or embedded features.
+          name: Another one for each of several representations.
+        """
+        asked = self.is_mutable_collection(PERTURBATIONS)
+        if self.is_initializing() or not (asked or self.has_variable(PERTURBATIONS, name)):
+            return x
+        dense = x.concatenate() if isinstance(x, EmbeddedFeatures) else x
+        return self.perturb(name, dense, PERTURBATIONS)
 
     def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
         """Fresh parameters whose first predictions are the base rates, as nearly as the model can.
@@ -168,6 +202,24 @@ def model_options(name: str) -> dict[str, Any]:
         for field in dataclasses.fields(model_class(name))
         if field.default is not dataclasses.MISSING and field.name not in ("parent", "name")
     }
+
+
+def preference_share(model: MultiTaskModel, params: Mapping[str, Any]) -> float:
+    """Part of a model's parameters that stand between the preference and the logits, in [0, 1].
+
+    Through them a preference changes the model: the hypernetwork, what turns its code into gates,
+    adapters or towers, and anchors; not what they change.
+
+    Args:
+      model: Of this registry.
+      params: Its parameters.
+    """
+    total = dependent = 0
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        names = {str(getattr(key, "key", key)) for key in path}
+        total += leaf.size
+        dependent += leaf.size if names & model.preference_parts else 0
+    return dependent / total
 
 
 def create_model(

@@ -17,7 +17,7 @@ class SharedBottom(MultiTaskModel):
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """The shared representation, `[batch, width]`."""
-        return self.bottom(self.embedding(batch), train)[0]
+        return self.mark_shared(self.bottom(self.embedding(batch), train)[0])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, task]`."""

@@ -17,7 +17,8 @@ class SingleTask(MultiTaskModel):
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each task's representation, `[task, batch, width]`."""
-        return self.bottoms(tuple(embedding(batch) for embedding in self.embeddings), train)
+        x = tuple(embedding(batch) for embedding in self.embeddings)
+        return self.mark_shared(self.bottoms(x, train))  # by no two tasks
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, task]`."""

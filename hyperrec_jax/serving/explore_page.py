@@ -78,6 +78,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right
 td.up { color: #00664a; } td.down { color: #a44100; } #error { color: #a00; min-height: 1.5em; }
 #list { overflow-x: auto; grid-column: 1 / -1; } svg { max-width: 100%; }
 output { text-align: right; } input, select, button { font: inherit; }
+form { margin-top: .75rem; } small { color: #444; overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
@@ -85,7 +86,8 @@ output { text-align: right; } input, select, button { font: inherit; }
 <main>
 <section><h2>Weights</h2><div id="sliders"></div>
 <form id="goal"><input aria-label="goal" size="24" value="knee">
-<button>Suggest</button></form><p id="error" role="status"></p>
+<button>Suggest</button></form><small>goals: <span id="goals"></span></small>
+<p id="error" role="status"></p>
 <h2>Metrics <small id="where"></small></h2><table id="metrics"></table></section>
 <section><h2>Front</h2><svg id="front" viewBox="0 0 420 320" role="img"
 aria-label="AUC of the first two tasks"></svg></section>
@@ -114,6 +116,10 @@ const sliders = facts.tasks.map(task => {
   $("#sliders").append(label);
   return slider;
 });
+const [first, last] = [facts.tasks[0], facts.tasks.at(-1)];
+const limit = facts.tasks.length > 1 ? `,${first}=1%` : "";
+$("#goals").textContent =
+  `knee; best:${last}${limit}; ratio:${facts.tasks.map(task => `${task}=1`).join(",")}`;
 $("#where").textContent = `${facts.split}, ${facts.rows.toLocaleString()} rows`;
 for (let i = 0; i < facts.searches; i++) $("#search").append(element("option", i + 1, {value: i}));
 $("#search").addEventListener("change", update);
@@ -162,7 +168,8 @@ function show(answer) {
   draw(answer.auc);
   const names = Object.keys(answer.list[0].values);
   $("#list table").replaceChildren(
-    row("th", ["rank", "", ...names, ...facts.tasks.map(task => `p(${task})`), ...facts.tasks]),
+    row("th", ["rank", "", ...names, ...facts.tasks.map(task => `p(${task})`),
+      ...facts.tasks.map(task => `label ${task}`)]),
     ...answer.list.map(item => {
       const moved = item.equal - item.rank;
       const arrow = moved ? `${moved > 0 ? "\\u2191" : "\\u2193"}${Math.abs(moved)}` : "";

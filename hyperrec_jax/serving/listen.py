@@ -1,5 +1,6 @@
 """Runs an ASGI application on a socket that is known to be free."""
 
+import contextlib
 import socket
 
 import uvicorn
@@ -23,7 +24,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def listen(app: Starlette, listener: socket.socket, what: str) -> None:
-    """Serves until it is interrupted; prints `what` with the address."""
+    """Serves until Ctrl-C or SIGTERM, finishing the requests that are under way; prints `what`
+    with the address."""
     host, port = listener.getsockname()[:2]
-    print(f"{what} http://{host}:{port}", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+    print(f"{what} http://{host}:{port} (Ctrl-C stops it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])

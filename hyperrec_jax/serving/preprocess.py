@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.encode import ValueEncoder, fill_missing
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import read_vocabulary
 from hyperrec_jax.errors import UserError
@@ -83,6 +83,10 @@ class Preprocessor:
         }
         return types | {field.name: pa.float64() for field in self.schema.numerical}
 
+    def nullable(self) -> list[str]:
+        """The columns that may have missing values where a reader of files asks for numbers."""
+        return [field.name for field in self.schema.numerical if field.missing is not None]
+
     def __call__(self, rows: RawRows, where: str = "rows", first: int = 0) -> Encoded:
         """Encodes rows; values that training never saw get the out-of-vocabulary id 0.
 
@@ -93,7 +97,7 @@ class Preprocessor:
 
         Raises:
           UserError: a column is missing, an id is not of the field's type, or a number is
-            missing, not finite or not a number.
+            not finite, not a number, or missing in a column that has nothing for that.
         """
         columns = _columns(rows, self.column_types(), where, first)
         num_rows = len(next(iter(columns.values())))
@@ -106,7 +110,7 @@ class Preprocessor:
         numerical = np.empty((num_rows, self.schema.num_numerical), np.float32)
         for index, number in enumerate(self.schema.numerical):
             column = _Column(columns[number.name], number.name, where, first)
-            values = column.numbers()
+            values = column.numbers(number.missing)
             if number.log1p:
                 column.require(values > -1, "has no log(1 + x)")
                 values = np.log1p(values)
@@ -139,12 +143,16 @@ class _Column:
             return pc.utf8_trim_whitespace(pc.fill_null(self._cast(values, wanted), ""))
         return pc.fill_null(self._cast(values, wanted), -1)  # ids begin at 0
 
-    def numbers(self) -> np.ndarray:
-        """Finite numbers: float64 [row]."""
-        self.require(self.values.is_valid().to_numpy(zero_copy_only=False), "is no number")
-        values = self._cast(self.values, pa.float64()).to_numpy(zero_copy_only=False)
-        self.require(np.isfinite(values), "is not a finite number")
-        return values
+    def numbers(self, missing: float | None) -> np.ndarray:
+        """Finite numbers, `missing` in the place of those that are missing: float64 [row]."""
+        if missing is None:
+            self.require(self.values.is_valid().to_numpy(zero_copy_only=False), "is no number")
+        values = self._cast(self.values, pa.float64())
+        if missing is not None:
+            values = fill_missing(values, missing)
+        numbers = values.to_numpy(zero_copy_only=False)
+        self.require(np.isfinite(numbers), "is not a finite number")
+        return numbers
 
     def require(self, fine: np.ndarray, otherwise: str) -> None:
         if not fine.all():
@@ -171,26 +179,46 @@ class _Column:
         )
 
 
+def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
+    """Rows as an Arrow table.
+
+    Args:
+      rows: A frame, an Arrow table, or one dictionary a row.
+      where: What the rows are, for messages.
+
+    Raises:
+      UserError: they are none of these, or a column is of several types.
+    """
+    try:
+        if hasattr(rows, "__arrow_c_stream__") or isinstance(rows, pa.RecordBatch):
+            return pa.table(rows)
+        return pa.Table.from_pylist(_require_dictionaries(rows, where))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
+
+
+def _require_dictionaries(rows: Any, where: str) -> list[Mapping[str, Any]]:
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        raise UserError(
+            f"{where}: give a pandas or Polars frame, an Arrow table, or a list with a dictionary "
+            f"a row, not {type(rows).__name__}"
+        )
+    return list(rows)
+
+
 def _columns(
     rows: RawRows, wanted: Mapping[str, pa.DataType], where: str, first: int
 ) -> dict[str, pa.Array]:
     """The wanted columns, whole, in whatever type they come."""
-    if hasattr(rows, "__arrow_c_stream__") or isinstance(rows, pa.RecordBatch):
-        try:
-            table = pa.table(rows)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:  # a column of several types
-            raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
+    if not isinstance(rows, Sequence):
+        table = to_table(rows, where)
         missing = [name for name in wanted if name not in table.column_names]
         if missing:
             raise UserError(
                 f"{where}: lack column {missing[0]!r}; they have {', '.join(table.column_names)}"
             )
         return {name: table[name].combine_chunks() for name in wanted}
-    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
-        raise UserError(
-            f"{where}: give a pandas or Polars frame, an Arrow table, or a list with a dictionary "
-            f"a row, not {type(rows).__name__}"
-        )
+    _require_dictionaries(rows, where)
     for number, row in enumerate(rows, first + 1):
         missing = [name for name in wanted if name not in row]
         if missing:

@@ -4,8 +4,10 @@ A checkpoint is saved beside its own checksum, computed on the devices that hold
 that can't be read, or reads as something else, is passed over for the one before it.
 """
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from hyperrec_jax import processes
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.state import TrainState
 
@@ -41,6 +44,18 @@ class Progress:
     data_fingerprint: str = ""
 
 
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Orbax warns of each option that reading alone implies; in a notebook all of it shows."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
 @jax.jit
 def _checksum(tree: Any) -> jax.Array:
     """A sum modulo 2**32 over all bits: a flipped bit changes it, the sharding does not."""
@@ -54,6 +69,19 @@ def _checksum(tree: Any) -> jax.Array:
         # Odd factors, so that no bit is lost and swapped leaves do not cancel out.
         total += jnp.sum(bits, dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
     return total
+
+
+def _read(manager: ocp.CheckpointManager, step: int, template: Any) -> tuple[Any, Progress, int]:
+    """The state of a checkpoint, its progress and its checksum, as they are in the files."""
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()
+        ),
+    )
+    values = dict(restored["progress"])
+    checksum = values.pop("checksum")
+    return restored["state"], Progress(**values), checksum
 
 
 class Checkpoints:
@@ -74,8 +102,9 @@ class Checkpoints:
             )
             return ocp.CheckpointManager((workdir / name).resolve(), options=options)
 
-        self._latest = manager("checkpoints", 2, True)
-        self._best = manager("best", 1, False)
+        with _only_errors():
+            self._latest = manager("checkpoints", 2, True)
+            self._best = manager("best", 1, False)
 
     def save_latest(self, state: TrainState, progress: Progress) -> None:
         """Saves the whole state; returns before the files are complete."""
@@ -125,28 +154,27 @@ class Checkpoints:
         manager.wait_until_finished()
         steps = sorted(manager.all_steps(), reverse=True)
         for step in steps:
+            found, reason = None, "another process could not read its part"
             try:
-                restored = manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()
-                    ),
-                )
-                values = dict(restored["progress"])
-                if int(_checksum(restored["state"])) != values.pop("checksum"):
-                    raise ValueError("the checksum differs")
-                return restored["state"], Progress(**values)
+                found = _read(manager, step, template)
             except Exception as error:  # whatever a damaged file makes the readers raise
-                reason = (str(error).strip().splitlines() or [""])[0][:200]
-                logger.warning(
-                    "checkpoint %s/%d is damaged (%s: %s); trying the one before it",
-                    manager.directory,
-                    step,
-                    type(error).__name__,
-                    reason,
-                )
-                if not self._read_only:
-                    self._set_aside(manager, step)
+                line = (str(error).strip().splitlines() or [""])[0][:200]
+                reason = f"{type(error).__name__}: {line}"
+            # Each process reads its part of the arrays; one that fails decides for all.
+            if processes.all_agree(found is not None):
+                assert found is not None
+                state, progress, checksum = found
+                if int(_checksum(state)) == checksum:
+                    return state, progress
+                reason = "the checksum differs"
+            logger.warning(
+                "checkpoint %s/%d is damaged (%s); trying the one before it",
+                manager.directory,
+                step,
+                reason,
+            )
+            if not self._read_only:
+                self._set_aside(manager, step)
         if steps:
             raise UserError(
                 f"{manager.directory}: none of the checkpoints {steps} can be read; "
@@ -157,7 +185,7 @@ class Checkpoints:
     @staticmethod
     def _set_aside(manager: ocp.CheckpointManager, step: int) -> None:
         """Renames a damaged checkpoint, so that its step can be saved again; deletes nothing."""
-        if jax.process_index() == 0:
+        if processes.is_first():
             source = Path(manager.directory) / str(step)
             target = Path(manager.directory).parent / "damaged" / f"{source.parent.name}_{step}"
             target.parent.mkdir(exist_ok=True)

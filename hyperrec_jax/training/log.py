@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,14 @@ class MetricsLog:
             stopped before it could save; they are dropped, since they will be written again.
         """
         self._path = workdir / "metrics.jsonl"
-        self._writer: Any = None
+        self._events: _Events | None = None
         if jax.process_index() != 0:
             return
-        from tensorboardX import SummaryWriter  # slow to import, and only one process needs it
-
         kept = [line for line in self._lines() if _step(line) <= step]
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(kept), "utf-8")
         temporary.replace(self._path)
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._events = _Events(workdir / "tensorboard", step)
 
     def _lines(self) -> list[str]:
         if not self._path.exists():
@@ -44,17 +43,45 @@ class MetricsLog:
           kind: `train` or `validation`.
           values: Scalars by name; NaN is written as null.
         """
-        if self._writer is None:
+        if self._events is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self._events.write(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class _Events:
+    """A TensorBoard file, written at once.
+
+    tensorboardX's own `SummaryWriter` has a thread for it, and waits for ever on a full disk.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        # Here and not at the top: slow to import, and only one process needs it.
+        from tensorboardX import event_file_writer, proto, summary
+
+        self._event, self._scalar = proto.event_pb2.Event, summary.scalar
+        folder.mkdir(exist_ok=True)
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        # Tells TensorBoard to hide what an earlier file has of later steps.
+        started = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+        self._add(step + 1, session_log=started)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._add(step, summary=self._scalar(name, value))
+        self._writer.flush()
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from hyperrec_jax.data.pipeline import TrainingReader, prefetch
+from hyperrec_jax import processes
+from hyperrec_jax.data.pipeline import Reader, prefetch
 from hyperrec_jax.errors import Preempted, TrainingError, UserError
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.log import MetricsLog
@@ -71,7 +72,7 @@ def fit(
     dispatch: Step,
     template: TrainState,
     init: Callable[[], TrainState],
-    reader: TrainingReader,
+    reader: Reader,
     mesh: Mesh,
     validate: Callable[[TrainState], dict[str, float]],
     options: LoopOptions,
@@ -129,7 +130,7 @@ def fit(
         total=total,
         initial=start,
         unit="step",
-        disable=jax.process_index() != 0,
+        disable=not processes.is_first(),
         desc=_epoch_of(progress, options),
         mininterval=1.0,
         dynamic_ncols=True,
@@ -144,7 +145,7 @@ def fit(
             return
         first, count, metrics = pending
         pending = None
-        metrics = jax.device_get(metrics)
+        metrics = processes.fetch(metrics)
         now = time.perf_counter()
         seconds, began = now - began, now
         _check_finite(first, metrics, per_epoch)
@@ -184,7 +185,7 @@ def fit(
             elif done // options.checkpoint_every > first // options.checkpoint_every:
                 settle()
                 checkpoints.save_latest(state, progress)
-            if stop.requested(done):
+            if stop.requested():
                 settle()
                 checkpoints.save_latest(state, progress)
                 raise stop.exception(done)
@@ -235,20 +236,22 @@ def _check_finite(first: int, metrics: StepMetrics, per_epoch: int) -> None:
 
 
 class _StopSignals:
-    """Whether SIGTERM or Ctrl-C came; all processes agree on the step."""
+    """Whether SIGTERM or Ctrl-C came; all processes agree on the call after which they stop."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._asked = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:  # a second Ctrl-C does not wait
             raise KeyboardInterrupt
         self.signal = number
 
-    def requested(self, step: int) -> bool:
+    def requested(self) -> bool:
         if jax.process_count() > 1:
-            # The coordination service took SIGTERM, and names one step to all processes.
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            # The coordination service took SIGTERM, and names to all the next of these numbers.
+            self._asked += 1
+            return bool(multihost_utils.reached_preemption_sync_point(self._asked))
         return self.signal is not None
 
     def exception(self, step: int) -> BaseException:

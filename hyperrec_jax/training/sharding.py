@@ -7,7 +7,7 @@ norm) are those of the global batch, so that results do not depend on the mesh.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrec_jax.errors import UserError
-
-LARGE_TABLE_ROWS = 1_000_000
-"""Embedding tables with at least so many rows are split by rows."""
+from hyperrec_jax.models.layers import LARGE_TABLE_ROWS
 
 
 def make_mesh(data: int = -1, expert: int = 1) -> Mesh:
@@ -37,8 +35,33 @@ def make_mesh(data: int = -1, expert: int = 1) -> Mesh:
         raise UserError(
             f"mesh.data={data} x mesh.expert={expert} does not make the {devices} devices there are"
         )
+    local = jax.local_device_count()
+    if local % expert and expert % local:
+        raise UserError(
+            f"mesh.expert={expert} and the {local} devices of a process: one must divide the other"
+        )
+    # By process, so that each holds neighbouring rows of a batch, and its experts where it can.
+    ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     # Auto axes: the compiler places intermediates, as the models do not annotate them.
-    return jax.make_mesh((data, expert), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(ordered).reshape(data, expert), ("data", "expert"), (AxisType.Auto,) * 2)
+
+
+def batch_part(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """Which part of every global batch this process reads: `(index, number of parts)`.
+
+    Processes that share their rows, since `expert` spans more than one of them, read the same.
+
+    Raises:
+      UserError: the batch does not divide by the devices along `data`.
+    """
+    data = mesh.shape["data"]
+    if batch_size % data:
+        raise UserError(
+            f"a batch of {batch_size} rows does not divide evenly among the {data} devices along "
+            "`data`; choose a multiple for --config.train.batch_size"
+        )
+    parts = min(jax.process_count(), data)
+    return jax.process_index() * parts // jax.process_count(), parts
 
 
 def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -51,7 +74,9 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     """
     if re.search(r"(^|/)experts/", path) and shape and shape[0] % mesh.shape["expert"] == 0:
         return PartitionSpec("expert")
-    if path.endswith("embedding/embedding") and shape[0] >= LARGE_TABLE_ROWS:
+    devices = mesh.shape["data"] * mesh.shape["expert"]
+    is_table = re.search(r"(^|/)embeddings?(_\d+)?/embedding$", path)
+    if is_table and shape[0] >= LARGE_TABLE_ROWS and shape[0] % devices == 0:
         return PartitionSpec(("data", "expert"))
     return PartitionSpec()
 
@@ -76,10 +101,19 @@ def template(create: Callable[[], Any], mesh: Mesh) -> Any:
     )
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
-    """Puts each process's part of a batch on its devices, split over `data` along `axis`."""
+def place_batch(
+    batch: Mapping[str, np.ndarray | jax.Array], mesh: Mesh, axis: int = 0
+) -> dict[str, jax.Array]:
+    """Puts each process's part of a batch on its devices, split over `data` along `axis`.
+
+    What is on the devices already stays as it is.
+    """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return {
-        name: jax.make_array_from_process_local_data(sharding, values)
+        name: (
+            values
+            if isinstance(values, jax.Array)
+            else jax.make_array_from_process_local_data(sharding, values)
+        )
         for name, values in batch.items()
     }

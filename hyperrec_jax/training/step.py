@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.registry import PERTURBATIONS
 from hyperrec_jax.training.state import Batch, TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, "StepMetrics"]]
@@ -37,7 +39,7 @@ class StepMetrics(NamedTuple):
 
 class _Forward(NamedTuple):
     loss: jax.Array
-    task_losses: jax.Array
+    losses: jax.Array  # [ray, task]
     rays: jax.Array
     batch_stats: Any
 
@@ -92,35 +94,35 @@ def make_train_step(
         ray_key, dropout_key = jax.random.split(key)
         drawn, preference = draw(ray_key, state.step, batch["labels"].shape[0])
 
-        def apply(params: Any, stats: Any, *args: Any, method: str) -> tuple[Any, Any]:
-            output, updates = model.apply(
-                {"params": params, "batch_stats": stats},
-                *args,
+        def apply(collections: Any, mutable: list[str]) -> tuple[jax.Array, Any]:
+            return model.apply(
+                {"params": params, "batch_stats": batch_stats, **collections},
+                batch,
+                preference,
                 True,
                 rngs={"dropout": dropout_key},
-                mutable=["batch_stats"],
-                method=method,
+                mutable=mutable,
             )
-            return output, updates.get("batch_stats", {})
 
-        features, encoded_stats = apply(params, batch_stats, batch, method="encode")
-
-        def decode(features: Any) -> tuple[jax.Array, Any]:
-            logits, stats = apply(params, encoded_stats, features, preference, method="decode")
+        def normalised_losses(collections: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            logits, updates = apply(collections, ["batch_stats"])
             losses = elementwise_losses(logits, batch)
             # Unconditioned models give one vector of losses, whatever the number of rays.
-            return jnp.broadcast_to(losses, drawn.shape), stats
+            losses = jnp.broadcast_to(losses, drawn.shape)
+            normalised = normaliser.apply(state.normaliser, losses)
+            return normalised, (losses, updates.get("batch_stats", {}))
 
-        losses, stats = decode(features)
-        normalised = normaliser.apply(state.normaliser, losses)
-        gram = None
         if objective.needs_gram:
-            gram = _gram(
-                lambda f: normaliser.apply(state.normaliser, decode(f)[0]).mean(axis=0),
-                jax.lax.stop_gradient(features),
+            nothing = _no_perturbation(model, lambda: apply({}, ["batch_stats", PERTURBATIONS])[1])
+            normalised, pullback, (losses, stats) = jax.vjp(
+                normalised_losses, nothing, has_aux=True
             )
+            gram = _gram(pullback, normalised)
+        else:
+            normalised, (losses, stats) = normalised_losses({})
+            gram = None
         loss = objective.loss(normalised, drawn, gram, state.objective)
-        return _Forward(loss, losses.mean(axis=0), drawn[:16], stats)
+        return _Forward(loss, losses, drawn[:16], stats)
 
     def meta_forward(
         params: Any, state: TrainState, batch_stats: Any, batch: Batch, key: jax.Array
@@ -154,13 +156,14 @@ def make_train_step(
 
         gradients, output = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        task_losses = output.losses.mean(axis=0)
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=output.batch_stats,
             opt_state=opt_state,
-            normaliser=normaliser.update(state.normaliser, output.task_losses),
-            objective=objective.update(state.objective, output.task_losses),
+            normaliser=normaliser.update(state.normaliser, output.losses),
+            objective=objective.update(state.objective, task_losses),
         )
         if skip_nonfinite:
             finite = jnp.isfinite(output.loss) & jnp.isfinite(optax.global_norm(gradients))
@@ -168,21 +171,42 @@ def make_train_step(
             new_state = kept.replace(
                 step=state.step + 1, skipped=state.skipped + jnp.where(finite, 0, 1)
             )
-        return new_state, StepMetrics(
-            output.loss, output.task_losses, output.rays, new_state.skipped
-        )
+        return new_state, StepMetrics(output.loss, task_losses, output.rays, new_state.skipped)
 
     return train_step
 
 
-def _gram(task_losses: Callable[[Any], jax.Array], features: Any) -> jax.Array:
-    """Inner products of the tasks' gradients at the features, `[task, task]`."""
-    jacobian = jax.jacrev(task_losses)(features)
+def _no_perturbation(model: Any, updates: Callable[[], Any]) -> Any:
+    """Zeros to add to the representations that the model's tasks share.
+
+    Raises:
+      UserError: the model marks none.
+    """
+    shapes = jax.eval_shape(updates).get(PERTURBATIONS)
+    if not shapes:
+        raise UserError(
+            f"the objective compares the tasks' gradients where they meet, and model "
+            f"{type(model).__name__} marks no such place: call its mark_shared there"
+        )
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return {PERTURBATIONS: zeros}
+
+
+def _gram(pullback: Callable[[jax.Array], Any], task_losses: jax.Array) -> jax.Array:
+    """Inner products of the tasks' gradients at the shared representation, `[task, task]`.
+
+    Args:
+      pullback: From a cotangent of the losses to one of the representation.
+      task_losses: `[ray, task]`; a task's loss is the mean over the rays.
+    """
+    num_rays, num_tasks = task_losses.shape
+    cotangents = jnp.eye(num_tasks, dtype=task_losses.dtype)[:, None] / num_rays
+    gradients = jax.vmap(pullback)(jnp.broadcast_to(cotangents, (num_tasks, *task_losses.shape)))
     products = [
         jnp.einsum("i...,j...->ij", leaf, leaf, precision="highest")
-        for leaf in jax.tree.leaves(jacobian)
+        for leaf in jax.tree.leaves(gradients)
     ]
-    return jnp.stack(products).sum(axis=0)
+    return jax.lax.stop_gradient(jnp.stack(products).sum(axis=0))
 
 
 def make_dispatch(step: Step, shardings: Any = None) -> Step:

@@ -77,6 +77,12 @@ def test_growth_is_fitted(run):
     assert len(growth["rows"]) == 5
 
 
+def test_lazy_and_dense_adam_are_timed(run):
+    (cells,) = rows_of(run("--parts", "lazy"), "Lazy Adam").values()
+    assert all(number(cell) >= 0 for cell in cells)
+    assert number(cells[2]) > 0
+
+
 def test_an_epoch_on_the_device(run):
     (cells,) = rows_of(run("--accelerator"), "cpu").values()
     assert number(cells[0]) > 0

@@ -95,8 +95,8 @@ def test_csv_gzip_and_parquet_agree(folder):
 
 def test_the_example_is_a_valid_description(tmp_path):
     files = yaml.safe_load(SCHEMA_EXAMPLE)["files"]
-    columns = "country,item_id,age,price,score,click,purchase,session_id"
-    row = "nl,7,30,1.5,0.1,1,0,s"
+    columns = "country,item_id,age,price,score,rating,click,purchase,session_id"
+    row = "nl,7,30,1.5,0.1,,1,0,s"
     for pattern in files.values():
         path = tmp_path / pattern.replace("*", "01")
         path.parent.mkdir(exist_ok=True)
@@ -105,6 +105,39 @@ def test_the_example_is_a_valid_description(tmp_path):
     store = prepare_store(csv_source(tmp_path / "shop.yaml"), tmp_path / "out")
     assert store.schema.source == "my_shop"
     assert store.schema.numerical[1].log1p
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_labels_in_words_and_missing_numbers(folder, suffix):
+    """The store is that of the same rows with 0 and 1, and with the number in every gap."""
+    table = _table(40)
+    plain = table.assign(age=table.age.astype(float))
+    plain.loc[3:9, "age"] = -1
+    words = plain.assign(
+        click=np.where(plain.click == 1, "Yes", "no"),
+        buy=plain.buy == 1,
+        like=plain.like.astype(float),
+        age=plain.age.replace(-1, np.nan),
+    )
+    assert words.age.isna().sum() == 7
+    numerical = [{"name": "age", "missing": -1}, "score"]
+    stores = []
+    for name, rows in (("plain", plain), ("words", words)):
+        path = folder / f"{name}.{suffix}"
+        rows.to_csv(path, index=False) if suffix == "csv" else rows.to_parquet(path)
+        files = {"train": path.name}
+        stores.append(_prepare(folder, DESCRIPTION | {"files": files, "numerical": numerical}))
+    one, other = stores
+    assert one.schema == other.schema
+    assert one.schema.numerical[0].missing == -1
+    assert one.fingerprint == other.fingerprint
+
+
+def test_text_beside_a_gap_is_what_is_told(folder):
+    path = folder / "train.csv"
+    _table(40).assign(age=["", "old"] + ["7"] * 38).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"row 2, column 'age': 'old' is not a number; correct it"):
+        _prepare(folder, DESCRIPTION | {"numerical": [{"name": "age", "missing": 0}]})
 
 
 @pytest.mark.parametrize(
@@ -124,6 +157,7 @@ def test_the_example_is_a_valid_description(tmp_path):
             "log1p: 'yes' is neither true nor false",
         ),
         ({"categorical": [3]}, "categorical: 3 is not a name"),
+        ({"numerical": [{"name": "age", "missing": "mean"}]}, "missing: 'mean' is not a number"),
         ({"test_fraction": 2}, "test_fraction: 2 is not a number between"),
         (
             {"numerical": [{"name": "score", "log1p": True}]},
@@ -157,8 +191,8 @@ def test_missing_description(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("click", 2, "row 1, column 'click': 2 is not a label"),
-        ("click", 0.5, "column 'click': not all values are of type int64"),
+        ("click", 2, "row 1, column 'click': '2' is not a label"),
+        ("click", 0.5, "row 1, column 'click': '0.5' is not a label"),
         ("age", np.nan, "row 1, column 'age': an empty cell is missing"),
         ("age", "old", "column 'age': not all values are of type double"),
         ("age", np.inf, "row 1, column 'age': inf is not a finite number"),

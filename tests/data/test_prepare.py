@@ -88,6 +88,20 @@ def test_full_disk_keeps_finished_stages_and_removes_the_rest(tmp_path, monkeypa
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_two_that_write_the_same_store_are_one_too_many(tmp_path, monkeypatch):
+    command = [*SYNTHETIC, "--output", str(tmp_path / "out")]
+    survey = encode._survey
+
+    def meanwhile(*arguments):
+        with pytest.raises(UserError, match="out: another process prepares data there"):
+            main(command)
+        return survey(*arguments)
+
+    monkeypatch.setattr(encode, "_survey", meanwhile)
+    assert main(command) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_full_disk_for_real(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
     limit += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

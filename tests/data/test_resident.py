@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperrec_jax import experiment
 from hyperrec_jax.data import resident
 from hyperrec_jax.data.pipeline import TrainingReader, prefetch
 from hyperrec_jax.data.resident import ResidentReader, is_resident, resident_bytes
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.sharding import make_mesh
+from tests.conftest import tiny_config
 
 
 @pytest.fixture
@@ -22,7 +25,8 @@ def test_batches_are_those_of_the_store(split, monkeypatch):
     expected = TrainingReader(split, 256, seed=3)
     reader = ResidentReader(split, 256, seed=3, mesh=make_mesh())
     assert reader.steps_per_epoch == expected.steps_per_epoch
-    schedule = [(0, 3), (expected.steps_per_epoch - 1, 2)]
+    per_epoch = expected.steps_per_epoch
+    schedule = [(0, per_epoch), (per_epoch - 1, 2)]
     for (step, count), batch in zip(schedule, prefetch(reader, schedule), strict=True):
         theirs = expected.read(step, count)
         assert batch.keys() == theirs.keys()
@@ -44,6 +48,8 @@ def test_numericals_can_be_bfloat16(split):
 
 
 class _Device:
+    device_kind = "accelerator"
+
     def __init__(self, platform, limit):
         self.platform, self._limit = platform, limit
 
@@ -64,3 +70,49 @@ def test_auto_goes_by_the_device_and_its_memory(split, monkeypatch):
     assert not is_resident("never", split, "float32")
     with pytest.raises(UserError, match=r"data\.resident='yes'"):
         is_resident("yes", split, "float32")
+
+
+def test_always_is_refused_where_it_can_not_be_and_auto_says_so(split, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    needed = resident_bytes(split, "float32")
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Device("gpu", 2 * needed)])
+    assert not is_resident("auto", split, "float32")
+    assert "rows stay in the store: they take 0.0 GiB" in caplog.text
+    with pytest.raises(UserError, match=r"'always': .* of the memory of accelerator"):
+        is_resident("always", split, "float32")
+    monkeypatch.setattr(jax, "local_devices", lambda: [_Device("gpu", 9 * needed)])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert not is_resident("auto", split, "float32")
+    with pytest.raises(UserError, match="several processes"):
+        is_resident("always", split, "float32")
+
+
+def test_a_run_that_is_killed_ends_as_a_whole_one_from_the_store(
+    small_store, trained_run, tmp_path, monkeypatch
+):
+    config = tiny_config(small_store, data__resident="always", train__checkpoint_every=4)
+    assert isinstance(experiment.create_training(config, small_store).reader, ResidentReader)
+    saves = []
+
+    class KilledError(Exception):
+        pass
+
+    def killed(self, *arguments):
+        save_latest(self, *arguments)
+        saves.append(arguments)
+        if len(saves) == 2:
+            raise KilledError
+
+    save_latest = Checkpoints.save_latest
+    monkeypatch.setattr(Checkpoints, "save_latest", killed)
+    with pytest.raises(KilledError):
+        experiment.train(config, tmp_path, small_store)
+    monkeypatch.undo()
+    experiment.train(config, tmp_path, small_store)
+
+    template = experiment.create_training(config, small_store).template
+    state, expected = (
+        Checkpoints(workdir, read_only=True).restore_latest(template)[0]
+        for workdir in (tmp_path, trained_run)
+    )
+    jax.tree.map(np.testing.assert_array_equal, state, expected)

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperrec_jax.models.gates import GATES, activation, mix, top_k_softmax
+from hyperrec_jax.models.gates import GATES, activation, top_k_softmax
 from hyperrec_jax.models.layers import FeatureEmbedding
+from hyperrec_jax.models.mixture import mix
 
 ROWS, EXPERTS, CODE = 6, 4, 3
 

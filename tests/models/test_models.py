@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.defaults import model_options
 from hyperrec_jax.models import create_model, model_names
 
 SIZES, NUMERICAL, ROWS = (3, 7), 2, 8
@@ -19,10 +20,20 @@ SMALL = {
 }
 CONDITIONED = {"cosmos", "phn", "pomoe"}
 VARIANTS = [
-    {"gate": "preference", "gate_scope": "per_task", "gate_activation": "softmax"},
-    {"gate": "additive", "gate_activation": "top_k", "gate_depth": 1, "tower_adapter": "film"},
+    model_options("original"),
+    {"gate": "preference", "gate_scope": "per_task", "gate_anchors": False, "norm": "batch"},
+    {"gate_activation": "top_k", "expert_adapter": "low_rank", "expert_block": "cross"},
     {"gate": "attention", "gate_scope": "per_task", "tower_adapter": "low_rank", "norm": "layer"},
-    {"gate_scope": "per_task", "gate_depth": 3, "gate_hidden_relu": True, "preference_input": True},
+    {
+        "gate": "features",
+        "gate_scope": "per_task",
+        "gate_activation": "relu",
+        "gate_depth": 3,
+        "gate_hidden_relu": True,
+        "expert_block": "residual",
+        "tower_adapter": "none",
+        "preference_input": True,
+    },
 ]
 
 
@@ -182,6 +193,23 @@ def test_metaheac_asks_for_meta_training():
     assert meta == {"metaheac"}
     assert options["metaheac"].accumulate_steps == 2
     assert options["mmoe"].accumulate_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "gates"),
+    [
+        ("omoe", {"num_experts": 3}, 1),
+        ("mmoe", {"num_experts": 3}, 2),
+        ("ple", {"num_task_experts": 2, "num_shared_experts": 1}, 2),
+        ("metaheac", {"num_experts": 3, "num_critics": 2}, 2),
+    ],
+)
+def test_what_gates_weigh_experts_by_is_noted(name, options, gates):
+    model, variables, batch = make_model(name, 2, options)
+    _, noted = model.apply(variables, batch, False, method="encode", mutable=["intermediates"])
+    (weights,) = noted["intermediates"]["gate_weights"]
+    assert [weight.shape for weight in weights] == [(ROWS, 3)] * gates
+    np.testing.assert_allclose(jnp.stack(weights).sum(-1), 1, rtol=1e-5)
 
 
 def test_top_k_needs_that_many_experts():

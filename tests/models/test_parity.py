@@ -7,6 +7,7 @@ import optax
 import pytest
 import torch
 
+from hyperrec_jax.defaults import model_options
 from hyperrec_jax.models import create_model
 from hyperrec_jax.torch_import import convert
 from tests.models.torch_reference import REFERENCES
@@ -26,7 +27,7 @@ EXPERTS = {
     "mmoe": {"num_experts": 4},
     "omoe": {"num_experts": 4},
     "ple": {"num_shared_experts": 2, "num_task_experts": 2},
-    "pomoe": {"num_experts": 4, "gate_dropout": 0.0},
+    "pomoe": model_options("original") | {"num_experts": 4, "gate_dropout": 0.0},
 }
 LEARNING_RATE, L2 = 1e-3, 1e-6
 TASKS = {"aitm": 3, "ple": 3, "pomoe": 3}  # where the number enters the formulas; otherwise 2

@@ -36,16 +36,7 @@ def test_defaults_are_those_of_the_originals():
         "omoe": {"num_experts": 8},
         "ple": {"num_shared_experts": 4, "num_task_experts": 4},
         "metaheac": {"num_experts": 8, "num_critics": 5, "inner_learning_rate": 2e-4},
-        "pomoe": {
-            "num_experts": 6,
-            "code_widths": (64, 256, 64),
-            "gate": "features",
-            "gate_scope": "shared",
-            "gate_activation": "relu",
-            "gate_depth": 2,
-            "gate_hidden_relu": False,
-            "gate_dropout": 0.05,
-        },
+        "pomoe": {"num_experts": 6, "code_widths": (64, 256, 64), "norm": "pooled"},
     }
     for name in model_names():
         assert (shared | own.get(name, {})).items() <= model_options(name).items()

@@ -67,6 +67,19 @@ def test_every_kind_of_frame_gives_the_same(preprocess, frame):
     np.testing.assert_array_equal(from_frame.numerical, from_rows.numerical)
 
 
+@pytest.mark.parametrize("gap", [None, float("nan")])
+def test_a_number_stands_for_a_gap(gap):
+    price = NumericalField("price", True, 0.5, 2.0, missing=3.0)
+    preprocess = Preprocessor(Schema("test", (), (price,), ("click",)), ())
+    rows = [{"price": gap}, {"price": 3}, {"price": 0}]
+    expected = (np.log1p([[3], [3], [0]]) - 0.5) / 2
+    for given in (rows, pl.DataFrame(rows, strict=False), pd.DataFrame(rows), rows[:1]):
+        numerical = preprocess(given).numerical
+        np.testing.assert_allclose(numerical, expected[: len(given)], rtol=1e-6)
+    with pytest.raises(UserError, match="row 1, column 'price': inf is not a finite number"):
+        preprocess([{"price": float("inf")}])
+
+
 def test_no_rows(preprocess):
     encoded = preprocess(pa.Table.from_pylist(ROWS).slice(0, 0))
     assert encoded.categorical.shape == (0, 2)

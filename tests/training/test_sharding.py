@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,34 +11,99 @@ from jax.sharding import PartitionSpec
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training import sharding
 from tests.conftest import ROOT
+from tests.together import free_port, run_together
+
+ENVIRONMENT = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
 
 
-def _run(store, devices, data, expert):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.training.run_mesh", store.path, "50", str(data), str(expert)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+def _run(folder, store, data, expert, processes=1, **arguments):
+    """What `run_mesh.py` prints, of one process; all must print the same."""
+    devices = data * expert // processes
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    arguments |= {"store": str(store.path), "workdir": str(folder), "data": data, "expert": expert}
+    address = f"127.0.0.1:{free_port()}"
+    commands = [
+        [
+            *["-m", "tests.training.run_mesh"],
+            json.dumps(arguments | ({"cluster": [address, processes, i]} if processes > 1 else {})),
+        ]
+        for i in range(processes)
+    ]
+    environment = ENVIRONMENT | {"XLA_FLAGS": flags}
+    outputs = run_together(commands, environment)
+    printed = [json.loads(output.splitlines()[-1]) for output in outputs]
+    assert all(result == printed[0] for result in printed)
+    return printed[0]
+
+
+MESHES = {
+    "one": (1, 1, 1),
+    "four": (2, 2, 1),
+    "two": (2, 1, 1),
+    "eight": (8, 1, 1),
+    "two processes": (2, 1, 2),
+}
+"""Devices along `data` and `expert`, processes."""
+
+
+ORIGINS = {
+    "four": "one",
+    "two": "four",
+    "eight": "two",
+    "two processes": "four",
+}
+"""Whose latest state a mesh restores and goes on from."""
 
 
 @pytest.fixture(scope="module")
-def one_device(small_store):
-    return _run(small_store, 1, 1, 1)
+def on_meshes(small_store, tmp_path_factory):
+    """50 steps on each mesh, and 10 more from another one's checkpoint."""
+    folder = tmp_path_factory.mktemp("meshes")
+    return {
+        name: _run(
+            folder / name,
+            small_store,
+            *mesh,
+            calls=5,
+            restored=ORIGINS.get(name) and str(folder / ORIGINS[name]),
+            scored=str(folder / "one"),
+        )
+        for name, mesh in MESHES.items()
+    }
 
 
-@pytest.mark.parametrize(("data", "expert"), [(2, 1), (2, 2), (8, 1)])
-def test_results_do_not_depend_on_the_mesh(small_store, one_device, data, expert):
-    result = _run(small_store, data * expert, data, expert)
-    np.testing.assert_allclose(result["losses"], one_device["losses"], rtol=1e-5)
-    np.testing.assert_allclose(result["auc"], one_device["auc"], rtol=1e-4)
-    assert result["experts_a_device"] == 4 // expert
+@pytest.mark.parametrize("mesh", ORIGINS)
+def test_losses_do_not_depend_on_the_mesh_or_the_processes(on_meshes, mesh):
+    result, one = on_meshes[mesh], on_meshes["one"]
+    assert len(result["losses"]) == 50
+    np.testing.assert_allclose(result["losses"], one["losses"], rtol=1e-5)
+    assert result["experts_a_device"] == 4 // MESHES[mesh][1]
+
+
+@pytest.mark.parametrize("mesh", ORIGINS)
+def test_the_auc_of_a_model_is_the_same_on_all_meshes_and_processes(on_meshes, mesh):
+    """Exactly. Of the same parameters: 50 steps that sum in other orders give others, whose last
+    bits may swap two rows that score nearly the same."""
+    assert on_meshes[mesh]["auc"] == on_meshes["one"]["auc"]
+    assert on_meshes[mesh]["logits"] == on_meshes["one"]["logits"]
+
+
+def test_two_processes_are_two_devices_bit_for_bit(on_meshes):
+    two, processes = on_meshes["two"], on_meshes["two processes"]
+    assert processes["losses"] == two["losses"]
+    assert processes["saved"] == two["saved"]
+
+
+@pytest.mark.parametrize("mesh", ORIGINS)
+def test_a_batch_is_the_same_where_all_processes_share_its_rows(on_meshes, mesh):
+    assert on_meshes[mesh]["shared_batch"] == on_meshes["one"]["shared_batch"]
+
+
+@pytest.mark.parametrize(("mesh", "origin"), ORIGINS.items())
+def test_a_checkpoint_of_one_mesh_goes_on_on_another(on_meshes, mesh, origin):
+    result = on_meshes[mesh]
+    assert result["restored"] == on_meshes[origin]["saved"]
+    assert result["losses_after_restoring"][0] < on_meshes["one"]["losses"][0]
 
 
 def test_the_rules():

@@ -8,7 +8,12 @@ import pytest
 
 from hyperrec_jax import experiment
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.training.step import make_dispatch
+from hyperrec_jax.models import create_model, model_names
+from hyperrec_jax.models.sharedbottom import SharedBottom
+from hyperrec_jax.normalisation import create_normaliser
+from hyperrec_jax.objectives import Objective
+from hyperrec_jax.training.state import init_state
+from hyperrec_jax.training.step import make_dispatch, make_train_step
 from tests.conftest import tiny_config
 
 
@@ -82,7 +87,7 @@ OBJECTIVES = [
     ("linear", {"train__ray_per_row": True, "model__gate": "preference"}),
     ("cosine_original", {}),
     ("smooth_chebyshev", {"train__rays": 4, "normaliser__name": "running_scale"}),
-    ("epo", {}),
+    ("epo", {"train__rays": 1}),
     ("hypervolume", {"train__rays": 6, "normaliser__name": "entropy"}),
 ]
 """One of each kind: one ray, several, a ray a row, from gradients, over all rays at once."""
@@ -96,7 +101,7 @@ def test_conditioned_objectives_lower_the_losses(small_store, name, options):
 
 @pytest.mark.parametrize("name", ["mgda", "famo"])
 def test_baselines_lower_the_losses(small_store, name):
-    config = tiny_config(small_store, model__name="mmoe", objective__name=name)
+    config = tiny_config(small_store, model__name="mmoe", objective__name=name, train__rays=1)
     _assert_learns(experiment.create_training(config, small_store))
 
 
@@ -152,6 +157,86 @@ def test_meta_training_adapts_on_one_half_and_learns_on_the_other(small_store):
     newer_state, _ = step(new_state, batch)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, newer_state.params)
     assert not all(jax.tree.leaves(same))
+
+
+SMALL = {"embedding_dim": 4, "bottom_widths": (8,), "tower_widths": (4,), "dropout": 0.0}
+SHAPES = {"field_sizes": (5, 7), "num_numerical": 2, "num_tasks": 2}
+
+
+def _small_batch():
+    rng = np.random.default_rng(0)
+    return {
+        "categorical": jnp.asarray(rng.integers(0, 5, (32, 2))),
+        "numerical": jnp.asarray(rng.normal(size=(32, 2)), jnp.float32),
+        "labels": jnp.asarray(rng.random((32, 2)) < 0.4, jnp.uint8),
+    }
+
+
+def _gram_step(model, weights):
+    """A step whose loss is the sum of the weighted gram; and its first state."""
+    objective = Objective(lambda losses, rays, gram, state: (weights * gram).sum(), needs_gram=True)
+    optimizer, normaliser = optax.sgd(0.0), create_normaliser("none", 2)
+
+    def sampler(key, num_rays, progress):
+        return jnp.full((num_rays, 2), 0.5)
+
+    key = jax.random.key(0)
+    step = make_train_step(model, optimizer, objective, normaliser, sampler, key)
+    init = jax.jit(
+        lambda: init_state(model, optimizer, normaliser, objective, _small_batch(), 2, key)
+    )
+    return step, init()
+
+
+def test_gradients_are_compared_at_the_experts_outputs():
+    options = SMALL | {"num_experts": 3, "gate_dropout": 0.0}
+    model = create_model("pomoe", options=options, **SHAPES)
+    batch, weights = _small_batch(), jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    step, state = _gram_step(model, weights)
+
+    def apply(stats, *arguments, method):
+        variables = {"params": state.params, "batch_stats": stats}
+        return model.apply(variables, *arguments, True, mutable=["batch_stats"], method=method)
+
+    (embedded, experts), stats = apply(state.batch_stats, batch, method="encode")
+
+    def losses(experts):
+        ray = jnp.array([0.5, 0.5])
+        logits, _ = apply(stats["batch_stats"], (embedded, experts), ray, method="decode")
+        labels = batch["labels"].astype(jnp.float32)
+        return optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=0)
+
+    gradients = jax.jit(jax.jacrev(losses))(experts).reshape(2, -1)
+    _, metrics = jax.jit(step)(state, batch)
+    np.testing.assert_allclose(metrics.loss, (weights * (gradients @ gradients.T)).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_model_marks_where_its_tasks_meet(name):
+    model, batch = create_model(name, options=SMALL, **SHAPES), _small_batch()
+    rngs, ray = jax.random.key(0), jnp.full(2, 0.5)
+    variables = jax.eval_shape(lambda: model.init(rngs, batch, ray, False))
+    assert "perturbations" not in variables
+
+    def marked(variables):
+        mutable = ["batch_stats", "perturbations"]
+        return model.apply(variables, batch, ray, True, rngs={"dropout": rngs}, mutable=mutable)[1][
+            "perturbations"
+        ]
+
+    shared = jax.tree.leaves(jax.eval_shape(marked, variables))
+    assert all(leaf.shape[-2] == 32 for leaf in shared)
+    assert shared
+
+
+def test_a_model_without_a_mark_is_refused_by_objectives_of_gradients():
+    class Unmarked(SharedBottom):
+        def mark_shared(self, x, name="shared"):
+            return x
+
+    step, state = _gram_step(Unmarked(**SHAPES, **SMALL), jnp.ones((2, 2)))
+    with pytest.raises(UserError, match="Unmarked marks no such place: call its mark_shared"):
+        jax.eval_shape(step, state, _small_batch())
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):

@@ -1,0 +1,486 @@
+"""Does the front obey the preference? Objectives and conditionings against an oracle.
+
+    python -m benchmarks.fronts [--data census_income_kdd.csv.gz] [--datasets ...] [--variants ...]
+
+Every variant is one model for all preferences, trained on synthetic data of low, medium and high
+conflict and, with `--data`, on the census. The oracle is a plain mixture of experts with the same
+trunk, trained apart for each preference (`benchmarks/oracle.py`). Where the trunk can serve every
+task at once nothing trades off; the synthetic models therefore hand their towers one number a row.
+
+Complete runs are read, not repeated: start the same command again after a stop. Validation rows
+select the epoch; all figures are of the test rows, from a grid of 25 preferences, the mean over the
+seeds:
+  hypervolume    of 1 - AUC from (1, 1)
+  % of oracle    hypervolume of the log losses from 1.1, where the ends of the oracle's front are 0
+                 and 1, in per cent of the oracle's; and the 95% interval of a paired bootstrap
+  non-dominated  part of the grid, by log loss; and where dominance must be beyond noise
+  Spearman       of log loss and weight, of the task that obeys least; -1 obeys
+  covered        part of the oracle's range of log loss, of the task that it covers least
+  time           of training, over that of the plain mixture of experts
+  share          of the parameters that depend on the preference
+"""
+
+import argparse
+import dataclasses
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.oracle import train_apart
+from configs import base
+from hyperrec_jax import cli, experiment, metrics, models, pareto, preferences, report, workdir
+from hyperrec_jax.data import files, prepare
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.training.log import read_metrics
+
+GRID = 25
+RESAMPLES = 200
+REFERENCE = 1.1
+Overrides = dict[str, Any]
+
+NARROW: Overrides = {
+    "model.embedding_dim": 8,
+    "model.bottom_widths": (32, 1),
+    "model.tower_widths": (16,),
+    "model.dropout": 0.0,
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.schedule": "cosine",
+    "train.epochs": 4,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Where a front is looked for.
+
+    Attributes:
+      arguments: Of `hyperrec_jax.data.prepare`.
+      trunk: Overrides that all models share.
+      oracle_rays: Models of the oracle.
+      together: Of these trained side by side.
+    """
+
+    arguments: tuple[str, ...]
+    trunk: Overrides
+    oracle_rays: int
+    together: int
+
+
+DATASETS = {
+    **{
+        f"synthetic_{level}": Dataset(("synthetic", "--conflict", str(conflict)), NARROW, GRID, 25)
+        for level, conflict in (("low", 0.1), ("medium", 0.5), ("high", 0.85))
+    },
+    "census": Dataset(
+        ("census-income",), {"optimizer.learning_rate": 1e-3, "train.epochs": 4}, 5, 1
+    ),
+}
+
+ORIGINAL: Overrides = {"preset": "original"}
+PLAIN: Overrides = {
+    "model.name": "omoe",
+    "objective.name": "uniform",
+    "normaliser.name": "entropy",
+}
+"""The plain mixture of experts: the same trunk, one gate, no preference."""
+
+
+def _original(**changes: Any) -> Overrides:
+    return ORIGINAL | _keys(changes)
+
+
+def _keys(changes: Overrides) -> Overrides:
+    """Dotted keys from keywords, with `__` for the dot."""
+    return {key.replace("__", "."): value for key, value in changes.items()}
+
+
+EIGHT_RAYS = {
+    "train__rays": 8,
+    "train__ray_per_row": False,
+    "sampler__name": "stratified",
+    "sampler__concentration": None,
+}
+ABLATION: dict[str, Overrides] = {
+    "original": ORIGINAL,
+    "+ no cosine": _original(objective__name="linear", objective__weight=None),
+    "+ losses over entropy": _original(normaliser__name="entropy"),
+    "+ no cosine, losses over entropy": _original(
+        objective__name="linear", objective__weight=None, normaliser__name="entropy"
+    ),
+    "+ layer norm": _original(model__norm="layer"),
+    "+ a gate a task": _original(model__gate_scope="per_task"),
+    "+ no dropout of generated weights": _original(model__gate_dropout=0.0),
+    "+ softmax gate": _original(model__gate_activation="softmax"),
+    "+ film on towers": _original(model__tower_adapter="film"),
+    "+ 8 stratified rays": _original(**EIGHT_RAYS),
+    "+ anchored experts, softmax": _original(
+        model__gate_anchors=True, model__gate_activation="softmax"
+    ),
+    "default - anchored experts": _keys({"model__gate_anchors": False}),
+    "default - film on towers": _keys({"model__tower_adapter": "none"}),
+    "default - pooled norm": _keys({"model__norm": "batch"}),
+    "default - losses over entropy": _keys({"normaliser__name": "none"}),
+    "default - a ray a row, 1 a batch": {"train.rays": 1},
+    "default - a ray a row, 8 a batch": {"train.rays": 8},
+}
+OBJECTIVES: dict[str, Overrides] = {
+    "linear, front": {"normaliser.name": "front", "train.rays": 8},
+    "linear, order": {"objective.order": 1.0},
+    "cosine": {"objective.name": "cosine"},
+    "chebyshev, front": {"objective.name": "chebyshev", "normaliser.name": "front"},
+    "smooth_chebyshev, front": {
+        "objective.name": "smooth_chebyshev",
+        "objective.temperature": 0.2,
+        "normaliser.name": "front",
+    },
+    "hypervolume, front": {"objective.name": "hypervolume", "normaliser.name": "front"},
+    "epo": {"objective.name": "epo"},
+    "pareto_mtl": {"objective.name": "pareto_mtl"},
+}
+CONDITIONINGS: dict[str, Overrides] = {
+    "gate: generated layers": {"model.gate": "features"},
+    "gate: preference alone": {"model.gate": "preference"},
+    "gate: attention": {"model.gate": "attention"},
+    "gate: depth 3": {"model.gate_depth": 3, "model.gate_hidden_relu": True},
+    "gate: relu": {"model.gate_activation": "relu"},
+    "gate: top 2": {"model.gate_activation": "top_k"},
+    "gate: one a task": {"model.gate_scope": "per_task"},
+    "towers: low rank": {"model.tower_adapter": "low_rank"},
+    "towers: read the preference": {
+        "model.tower_adapter": "none",
+        "model.preference_input": True,
+    },
+    "experts: low rank": {"model.expert_adapter": "low_rank"},
+    "experts: film": {"model.expert_adapter": "film"},
+    "experts: residual": {"model.expert_block": "residual"},
+    "experts: cross": {"model.expert_block": "cross"},
+    "phn": {"model.name": "phn"},
+    "cosmos": {"model.name": "cosmos"},
+}
+VARIANTS: dict[str, Overrides] = {"default": {}, "plain": PLAIN}
+VARIANTS |= ABLATION | OBJECTIVES | CONDITIONINGS
+GROUPS = {
+    "main": ("default", "original", "plain"),
+    "ablation": tuple(ABLATION),
+    "objectives": tuple(OBJECTIVES),
+    "conditionings": tuple(CONDITIONINGS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One trained variant on the test rows.
+
+    Attributes:
+      log_loss, auc: `[ray, task]`.
+      logits: `[ray, task, row]`.
+      seconds_per_row: Median over the training calls.
+      share: Part of the parameters that depend on the preference.
+    """
+
+    log_loss: np.ndarray
+    auc: np.ndarray
+    logits: np.ndarray
+    seconds_per_row: float
+    share: float
+
+
+def make_config(overrides: Overrides, trunk: Overrides, seed: int) -> dict[str, Any]:
+    """The nested config of a variant on a trunk; options that its model lacks are left out."""
+    config = base.get_config(overrides.get("preset", "default"))
+    changes = trunk | {key: value for key, value in overrides.items() if key != "preset"}
+    config.update_from_flattened_dict(changes | {"seed": seed, "train.patience": 0})
+    config.train.grid = 5
+    known = models.model_options(config.model.name)
+    for option in list(config.model):
+        if option != "name" and option not in known:
+            config.model[option] = None
+    return config.to_dict()
+
+
+def run(name: str, dataset: str, seed: int, store: Store, folder: Path) -> Run:
+    """Trains and scores a variant, or reads its result."""
+    path = folder / "result.npz"
+    if not path.exists():
+        config = make_config(VARIANTS[name], DATASETS[dataset].trunk, seed)
+        experiment.train(config, folder, store)
+        trained = experiment.load(folder)
+        front, scores = trained.score(store, "test", GRID)
+        rates = [r["rows_per_second"] for r in read_metrics(folder) if r["kind"] == "train"]
+        with files.written_whole(path) as file:
+            np.savez(
+                file,
+                log_loss=front.log_loss,
+                auc=front.auc,
+                logits=scores.logits,
+                seconds_per_row=1 / statistics.median(rates),
+                share=models.preference_share(trained.model, trained.variables["params"]),
+            )
+    with np.load(path) as arrays:
+        return Run(
+            **{key: arrays[key] for key in ("log_loss", "auc", "logits")},
+            seconds_per_row=float(arrays["seconds_per_row"]),
+            share=float(arrays["share"]),
+        )
+
+
+def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
+    """Test logits `[ray, task, row]` of the models trained apart, trained or read.
+
+    After the first seed only some rays are trained, to tell the spread over seeds.
+    """
+    path = folder / f"oracle_{seed}.npy"
+    settings = DATASETS[dataset]
+    if not path.exists():
+        config = make_config(PLAIN | {"objective.name": "linear"}, settings.trunk, seed)
+        config["sampler"] |= {"name": "fixed", "rays": (1.0,) * store.schema.num_tasks}
+        rays = oracle_rays(dataset, seed, store.schema.num_tasks)
+        logits = train_apart(config, store, rays, settings.together)
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.written_whole(path) as file:
+            np.save(file, logits)
+    return np.load(path)
+
+
+def oracle_rays(dataset: str, seed: int, num_tasks: int) -> np.ndarray:
+    """The preferences of the oracle's models, `[ray, task]`: ends and middle from seed 1 on."""
+    rays = preferences.evaluation_grid(num_tasks, DATASETS[dataset].oracle_rays)
+    return rays if seed == 0 else rays[_few(rays)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Oracle:
+    """Models trained apart, on the test rows.
+
+    Attributes:
+      labels: `[task, row]`.
+      rays: Their preferences, `[ray, task]`.
+      log_loss, auc: `[ray, task]`.
+      samples: Log losses on the resamples of the bootstrap, `[resample, ray, task]`.
+      conflict: Whether the front is more than noise of training.
+    """
+
+    labels: np.ndarray
+    rays: np.ndarray
+    log_loss: np.ndarray
+    auc: np.ndarray
+    samples: np.ndarray
+    conflict: pareto.Conflict
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Losses of the first and the last model and, between, of what suits each other task."""
+        return self.log_loss[self.log_loss.argmin(axis=0)]
+
+    def volume(self, losses: np.ndarray) -> float:
+        """Hypervolume of log losses `[ray, task]`, where the ends of this front are 0 and 1."""
+        best, worst = self.log_loss.min(axis=0), self.ends.max(axis=0)
+        return pareto.hypervolume((losses - best) / (worst - best), REFERENCE)
+
+
+def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
+    """The oracle of all seeds, trained or read; seed 0 is the front."""
+    test = store.split("test")
+    labels = test.slice(0, len(test))["labels"].T
+    logits = [oracle(dataset, seed, store, folder) for seed in range(seeds)]
+    losses = [_table(metrics.log_loss, labels, values) for values in logits]
+    ends_and_middle = [loss if seed else loss[_few(loss)] for seed, loss in enumerate(losses)]
+    return Oracle(
+        labels,
+        oracle_rays(dataset, 0, store.schema.num_tasks),
+        losses[0],
+        _table(metrics.auc, labels, logits[0]),
+        metrics.bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
+        pareto.conflict_test(np.stack(ends_and_middle)),
+    )
+
+
+def summarise(
+    names: Sequence[str], dataset: str, seeds: int, store: Store, folder: Path
+) -> tuple[list[list[Any]], dict[str, Run], Oracle]:
+    """Rows of the table, the runs of seed 0 by name, and the oracle."""
+    truth = read_oracle(dataset, seeds, store, folder)
+    rays = preferences.evaluation_grid(store.schema.num_tasks, GRID)
+    volumes = np.array([truth.volume(sample) for sample in truth.samples])
+    all_runs = {
+        name: [
+            run(name, dataset, seed, store, folder / _slug(name) / str(seed))
+            for seed in range(seeds)
+        ]
+        for name in dict.fromkeys(["plain", *names])
+    }
+    plain_time = statistics.median(run.seconds_per_row for run in all_runs["plain"])
+    rows: list[list[Any]] = [
+        [
+            f"oracle, {len(truth.log_loss)} models",
+            pareto.hypervolume(1 - truth.auc, 1.0),
+            "100",
+            pareto.non_dominated_fraction(truth.log_loss),
+            pareto.non_dominated_fraction(truth.log_loss, truth.samples),
+            pareto.preference_correlation(truth.rays, truth.log_loss).max(),
+            1.0,
+            *truth.auc.max(axis=0).tolist(),
+            "-",
+            "-",
+        ]
+    ]
+    for name, runs in all_runs.items():
+        samples = metrics.bootstrap(truth.labels, runs[0].logits, resamples=RESAMPLES).log_loss
+        low, high = metrics.interval(
+            np.array([truth.volume(sample) for sample in samples]) / volumes
+        )
+        mean = np.mean([truth.volume(run.log_loss) for run in runs]) / truth.volume(truth.log_loss)
+        obedience = [
+            pareto.preference_correlation(rays, run.log_loss).max()
+            for run in runs
+            if len(run.log_loss) == len(rays)
+        ]
+        rows.append(
+            [
+                name,
+                _mean(pareto.hypervolume(1 - run.auc, 1.0) for run in runs),
+                f"{mean:.1%} [{low:.1%}, {high:.1%}]",
+                _mean(pareto.non_dominated_fraction(run.log_loss) for run in runs),
+                pareto.non_dominated_fraction(runs[0].log_loss, samples),
+                _mean(obedience) if obedience else None,
+                _mean(pareto.range_covered(run.log_loss, truth.ends).min() for run in runs),
+                *np.mean([run.auc.max(axis=0) for run in runs], axis=0).tolist(),
+                f"{statistics.median(run.seconds_per_row for run in runs) / plain_time:.2f}",
+                f"{runs[0].share:.1%}",
+            ]
+        )
+    return rows, {name: runs[0] for name, runs in all_runs.items()}, truth
+
+
+def _few(rays: np.ndarray) -> list[int]:
+    """Ends and middle of a grid."""
+    return [0, len(rays) // 2, len(rays) - 1]
+
+
+def _table(metric: Any, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    return np.array([[metric(*pair) for pair in zip(labels, ray, strict=True)] for ray in logits])
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def section(dataset: str, rows: list[list[Any]], truth: Oracle, tasks: Sequence[str]) -> str:
+    """The table of a data set, under what the conflict test says."""
+    header = [
+        "variant", "hypervolume", "% of oracle", "non-dominated", "beyond noise", "Spearman",
+        "covered", *(f"best AUC {task}" for task in tasks), "time", "share",
+    ]  # fmt: skip
+    spans = ", ".join(
+        f"{task} {span:.4f} (deviation over seeds {deviation:.4f})"
+        for task, span, deviation in zip(
+            tasks, truth.conflict.span, truth.conflict.deviation, strict=True
+        )
+    )
+    verdict = (
+        "The tasks trade off"
+        if truth.conflict.found
+        else "No trade-off beyond three deviations: an order of the preferences here is noise"
+    )
+    return (
+        f"## {dataset}\n\n{verdict}. Span of the oracle's log loss: {spans}.\n\n"
+        f"{report.table(header, rows)}"
+    )
+
+
+def draw(fronts: dict[str, tuple[Oracle, dict[str, Run]]], path: Path) -> None:
+    """The fronts of a few variants, one panel a data set."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(fronts), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(fronts), squeeze=False)[0]
+    for axes, (dataset, (truth, runs)) in zip(panels, fronts.items(), strict=True):
+        axes.plot(*truth.auc[:, :2].T, "k+", markersize=9, label="oracle: a model a preference")
+        for name, style in (("default", "o"), ("original", "s"), ("plain", "*")):
+            if name in runs:
+                axes.plot(*runs[name].auc[:, :2].T, style, markersize=5, alpha=0.8, label=name)
+        axes.set(xlabel="test AUC, task 1", ylabel="test AUC, task 2", title=dataset)
+        axes.grid(alpha=0.3)
+    panels[0].legend(loc="lower left", frameon=False)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m benchmarks.fronts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--data", type=Path, help="the census file; without it, no census")
+    result.add_argument("--datasets", default="all", help=f"of {', '.join(DATASETS)}")
+    result.add_argument(
+        "--variants",
+        default="main",
+        help=f"names, or groups of {', '.join(GROUPS)}, semicolons between",
+    )
+    result.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, at least 2")
+    result.add_argument("--output", type=Path, default=Path("runs/fronts"))
+    result.add_argument("--results", type=Path, default=Path("benchmarks/results/fronts.md"))
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    command = "python -m benchmarks.fronts " + " ".join(argv or sys.argv[1:])
+    if arguments.seeds < 2:
+        raise UserError("--seeds: the conflict test needs at least 2")
+    names: list[str] = []
+    for name in arguments.variants.split(";"):
+        names += GROUPS.get(name, (name,))
+    datasets = list(DATASETS) if arguments.datasets == "all" else arguments.datasets.split(",")
+    if arguments.data is None and arguments.datasets == "all":
+        datasets.remove("census")
+    for kind, chosen, known in (("variant", names, VARIANTS), ("data set", datasets, DATASETS)):
+        if unknown := set(chosen) - set(known):
+            raise UserError(f"no {kind} {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+    versions = ", ".join(f"{key} {value}" for key, value in workdir.versions().items())
+    sections = [f"# Fronts\n\n`{command}`\n\n{versions}"]
+    fronts = {}
+    for dataset in datasets:
+        store = prepare_store(dataset, arguments.data, arguments.output)
+        folder = arguments.output / dataset
+        rows, firsts, truth = summarise(names, dataset, arguments.seeds, store, folder)
+        fronts[dataset] = truth, firsts
+        sections.append(section(dataset, rows, truth, store.schema.tasks))
+        print(f"\n{sections[-1]}", flush=True)
+        picture = arguments.results.with_suffix(".png")
+        arguments.results.parent.mkdir(parents=True, exist_ok=True)
+        draw(fronts, picture)
+        text = [*sections, f"![Fronts]({picture.name})"]
+        arguments.results.write_text("\n\n".join(text) + "\n", "utf-8")
+    return 0
+
+
+def prepare_store(dataset: str, data: Path | None, output: Path) -> Store:
+    """Opens the store of a data set, after preparing it where it is missing."""
+    path = output / "stores" / dataset
+    if not path.exists():
+        arguments = [*DATASETS[dataset].arguments, "--output", str(path)]
+        if dataset == "census":
+            if data is None:
+                raise UserError("census: --data is missing, the file of Census-Income KDD")
+            arguments += ["--input", str(data)]
+        if prepare.main(arguments):
+            raise UserError(f"{dataset}: could not be prepared")
+    return Store.open(path)
+
+
+if __name__ == "__main__":
+    cli.exit_on_user_error(main)

@@ -1,0 +1,81 @@
+"""The oracle of a front: one model a preference, trained apart for it alone.
+
+The models run side by side (`vmap`) on the same batches, each with its own parameters, optimizer
+and preference: the same as one run after another, without compiling each.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperrec_jax import experiment
+from hyperrec_jax.data.pipeline import prefetch
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.evaluation import evaluate_front, make_score_fn, score_split
+from hyperrec_jax.normalisation import entropy_scale
+
+
+def train_apart(
+    config: dict[str, Any], store: Store, rays: np.ndarray, together: int
+) -> np.ndarray:
+    """Trains a model for each preference and keeps the epoch that is best for it on validation.
+
+    Args:
+      config: Of an unconditioned model; its objective is the sum of losses that a ray weights.
+      store: Data.
+      rays: `[ray, task]`.
+      together: Models side by side, as many as fit the memory.
+
+    Returns:
+      Logits of the test rows, `[ray, task, row]`.
+    """
+    parts = [rays[start : start + together] for start in range(0, len(rays), together)]
+    return np.concatenate([_train_together(config, store, part) for part in parts])
+
+
+def _train_together(config: dict[str, Any], store: Store, rays: np.ndarray) -> np.ndarray:
+    training = experiment.create_training(config, store)
+    weights = jnp.asarray(rays, jnp.float32)
+
+    def step(state: Any, ray: jax.Array, batch: Any) -> Any:
+        return training.make_step(lambda key, count, progress: ray[None])(state, batch)[0]
+
+    @jax.jit
+    def dispatch(states: Any, batches: Any) -> Any:
+        advance = jax.vmap(step, in_axes=(0, 0, None))
+        return jax.lax.scan(lambda s, b: (advance(s, weights, b), None), states, batches)[0]
+
+    states = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (len(rays), *leaf.shape)), training.init()
+    )
+    score = make_score_fn(training.model)
+    train, tasks = store.split("train"), store.schema.tasks
+    scale = entropy_scale(np.array(train.positives) / len(train))
+    best: list[tuple[float, Any]] = [(np.inf, None)] * len(rays)
+    settings, per_epoch = config["train"], training.reader.steps_per_epoch
+    count = settings["steps_per_dispatch"]
+    for start in range(0, settings["epochs"] * per_epoch, per_epoch):
+        stop = start + per_epoch
+        schedule = [(first, min(count, stop - first)) for first in range(start, stop, count)]
+        for batches in prefetch(training.reader, schedule):
+            states = dispatch(states, batches)
+        for index, ray in enumerate(rays):
+            variables = jax.tree.map(lambda leaf, i=index: leaf[i], states.variables)
+            validation, test = (
+                score_split(
+                    score,
+                    variables,
+                    store.split(split),
+                    rays[:1],
+                    training.mesh,
+                    batch_size=settings["batch_size"],
+                )
+                for split in ("validation", "test")
+            )
+            losses = evaluate_front(validation, "validation", tasks, None).log_loss[0]
+            loss = float(ray @ (losses / scale))
+            if loss < best[index][0]:
+                best[index] = loss, test.logits[0]
+    return np.stack([logits for _, logits in best])

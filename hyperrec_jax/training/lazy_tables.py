@@ -1,0 +1,101 @@
+"""Steps that touch only those rows of the embedding tables that a batch names.
+
+Dense Adam reads and writes every row of a table, of its gradient and of its two moments at each
+step. Of a field with millions of ids a batch names some thousands: here they are gathered, together
+with their moments, into a small table; the step runs on it as on any other; and the rows are put
+back in place. No array as long as the vocabulary is ever made beside the tables themselves.
+
+This is Adam on sparse gradients, as `torch.optim.SparseAdam` and TensorFlow's LazyAdam define it:
+a row that a batch does not name keeps its value and its moments, where dense Adam would move it
+along them, and shrink it by L2. Small fields, and rows named at every step, fare as ever.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hyperrec_jax.models.layers import table_rows
+from hyperrec_jax.training.state import Batch, TrainState
+from hyperrec_jax.training.step import Step, StepMetrics
+
+logger = logging.getLogger(__name__)
+
+
+def make_lazy_step(make_step: Callable[[Any], Step], model: Any, lazy_rows: int) -> Step:
+    """Builds a step whose optimizer is lazy on large fields.
+
+    Args:
+      make_step: Builds the step of a model, with an optimizer that treats each element by itself.
+      model: A model of `hyperrec_jax.models`.
+      lazy_rows: Number of ids from which on a field is lazy, if it is more than the rows of a
+        batch; 0 for never.
+
+    Returns:
+      A step on the same state as that of `make_step(model)`.
+    """
+    if not lazy_rows or max(model.field_sizes, default=0) < lazy_rows:
+        return make_step(model)
+    if model.accumulate_steps > 1:
+        logger.warning(
+            "all rows of the embedding tables are trained at each update, whatever "
+            "optimizer.lazy_rows: the model takes %d batches for one",
+            model.accumulate_steps,
+        )
+        return make_step(model)
+    num_rows = table_rows(model.field_sizes)
+
+    def is_table(leaf: jax.Array) -> bool:
+        """Whether a parameter, or a moment of one, has a row for each id of all fields."""
+        return leaf.ndim == 2 and leaf.shape[0] == num_rows
+
+    def lazy_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        rows, ids, field_sizes = _named(batch["categorical"], model.field_sizes, lazy_rows)
+        small = jax.tree.map(
+            lambda leaf: leaf.at[rows].get(mode="clip") if is_table(leaf) else leaf,
+            state,
+        )
+        step = make_step(model.clone(field_sizes=field_sizes))
+        small, metrics = step(small, batch | {"categorical": ids})
+        new_state = jax.tree.map(
+            lambda old, new: (
+                old.at[rows].set(new, mode="drop", unique_indices=True) if is_table(old) else new
+            ),
+            state,
+            small,
+        )
+        return new_state, metrics
+
+    return lazy_step
+
+
+def _named(
+    ids: jax.Array, field_sizes: tuple[int, ...], lazy_rows: int
+) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
+    """What a batch `[batch, field]` needs of the tables.
+
+    Returns:
+      The rows: all of a small field's, of a large one's those that the batch names, filled up to
+      the length of a batch with rows that do not exist; the ids as numbers of these rows within
+      their field, `[batch, field]`; and how many rows each field has now.
+    """
+    batch_size, nowhere = len(ids), table_rows(field_sizes)
+    rows, places, first = [], [], 0
+    for size, column in zip(field_sizes, jnp.unstack(ids.astype(jnp.int32), axis=1), strict=True):
+        if size >= lazy_rows and size > batch_size:
+            named, place = jnp.unique(
+                column, size=batch_size, fill_value=nowhere - first, return_inverse=True
+            )
+        else:
+            named, place = jnp.arange(size), column
+        rows.append(first + named)
+        places.append(place)
+        first += size
+    small_sizes = tuple(map(len, rows))
+    padding = table_rows(small_sizes) - sum(small_sizes)
+    joined = jnp.concatenate([*rows, jnp.full(padding, nowhere)])
+    # Distinct ones, so that all rows are unique.
+    missing = nowhere + jnp.arange(len(joined))
+    return jnp.where(joined < nowhere, joined, missing), jnp.stack(places, axis=1), small_sizes

@@ -1,0 +1,209 @@
+"""Lazy steps against dense ones where the two agree, and against PyTorch's SparseAdam."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+
+from benchmarks.generate import write_store
+from hyperrec_jax import experiment
+from hyperrec_jax.models import layers
+from hyperrec_jax.training import lazy_tables, sharding
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.lazy_tables import make_lazy_step
+from hyperrec_jax.training.state import TrainState, create_optimizer
+from hyperrec_jax.training.step import StepMetrics, make_dispatch
+from tests.conftest import ROOT, tiny_config
+from tests.training.run_lazy_mesh import run as run_lazy
+
+SIZES = (300, 5, 7)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.permutations([1, 6, 7, 20]), st.sampled_from([1, 7, 21]), st.integers(0, 99))
+def test_a_batch_finds_its_rows_in_the_small_tables(sizes, lazy_rows, seed):
+    batch_size, rng = 6, np.random.default_rng(seed)
+    ids = np.stack([rng.integers(0, size, batch_size) for size in sizes], axis=1)
+    rows, places, small_sizes = lazy_tables._named(ids, tuple(sizes), lazy_rows)
+    assert len(np.unique(rows)) == len(rows) == sum(small_sizes)
+    for size, small in zip(sizes, small_sizes, strict=True):
+        assert small == (batch_size if size >= lazy_rows and size > batch_size else size)
+    starts, small_starts = (np.cumsum((0, *each[:-1])) for each in (sizes, small_sizes))
+    np.testing.assert_array_equal(np.asarray(rows)[places + small_starts], ids + starts)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lazy")
+    return write_store(folder / "store", 512, 64, field_sizes=SIZES, num_numerical=2)
+
+
+def _training(store, lazy_rows, **overrides):
+    options = {"train__batch_size": 64, "train__skip_nonfinite": True} | overrides
+    return experiment.create_training(
+        tiny_config(store, optimizer__lazy_rows=lazy_rows, **options), store
+    )
+
+
+def test_rows_named_at_each_step_are_trained_as_by_dense_adam(store, tmp_path):
+    # Rows that no batch names have no gradient: without L2 dense Adam leaves them alone, too.
+    dense, lazy = (
+        _training(store, lazy_rows, model__name="singletask", optimizer__l2=0.0)
+        for lazy_rows in (0, 100)
+    )
+    batch = dense.reader.read(0, 1)
+    same = {name: jnp.repeat(values, 4, axis=0) for name, values in batch.items()}
+    expected, _ = make_dispatch(dense.step)(dense.init(), same)
+    dispatch = make_dispatch(lazy.step)
+    state, metrics = dispatch(lazy.init(), same)
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, expected)
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_latest(state, Progress())
+    restored, _ = checkpoints.restore_latest(dense.template)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+
+    bad = same | {"numerical": np.full_like(same["numerical"], np.nan)}
+    state, metrics = dispatch(state, bad)
+    assert metrics.skipped[-1] == 4
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (state.params, state.opt_state),
+        (restored.params, restored.opt_state),
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A model that is one table."""
+
+    field_sizes: tuple[int, ...]
+    accumulate_steps: int = 1
+
+    def clone(self, field_sizes):
+        return replace(self, field_sizes=field_sizes)
+
+
+def _make_step(model, l2=0.0):
+    optimizer = create_optimizer(0.1, l2=l2)
+    starts = jnp.cumsum(jnp.array((0, *model.field_sizes[:-1])))
+
+    def step(state, batch):
+        def loss(params):
+            assert len(params["table"]) == sum(model.field_sizes)
+            vectors = params["table"][batch["categorical"] + starts]
+            vectors *= batch["numerical"][:, None]
+            return (vectors**2).sum() + vectors.sum()
+
+        value, gradients = jax.value_and_grad(loss)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        none = jnp.zeros(())
+        return state.replace(params=params, opt_state=opt_state), StepMetrics(
+            value, none, none, none
+        )
+
+    return step
+
+
+def _run(field_sizes, table, batches, l2=0.0):
+    params = {"table": jnp.array(table)}
+    step, skipped = jnp.zeros((2, 1), jnp.int32)
+    state = TrainState(step, params, {}, create_optimizer(0.1, l2=l2).init(params), (), (), skipped)
+    lazy_step = make_lazy_step(functools.partial(_make_step, l2=l2), _Table(field_sizes), 10)
+    return make_dispatch(lazy_step)(state, batches)[0]
+
+
+def test_is_the_sparse_adam_of_torch():
+    size, dim, batch_size, steps = 50, 3, 8, 12
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(size, dim)).astype(np.float32)
+    ids = rng.integers(0, 20, (steps, batch_size))  # rows come again, and twice in a batch
+    factors = rng.normal(size=(steps, batch_size, dim)).astype(np.float32)
+    state = _run((size,), table, {"categorical": ids[..., None], "numerical": factors})
+
+    embedding = torch.nn.Embedding(size, dim, sparse=True, _weight=torch.from_numpy(table.copy()))
+    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)
+    for step in range(steps):
+        optimizer.zero_grad()
+        vectors = embedding(torch.from_numpy(ids[step])) * torch.from_numpy(factors[step])
+        ((vectors**2).sum() + vectors.sum()).backward()
+        optimizer.step()
+    expected = embedding.weight.detach().numpy()
+    np.testing.assert_allclose(state.params["table"], expected, atol=1e-5)
+    assert np.abs(expected - table).max() > 0.1
+
+
+def test_l2_moves_the_rows_named_and_those_of_small_fields():
+    sizes = 50, 4
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(sum(sizes), 3)).astype(np.float32)
+    ids = np.stack([rng.integers(0, size, 8) for size in sizes], axis=1)
+    ids[:, 1] = 2
+    factors = rng.normal(size=(8, 3)).astype(np.float32)
+    state = _run(sizes, table, {"categorical": ids[None], "numerical": factors[None]}, l2=1e-2)
+    touched = np.isin(np.arange(sum(sizes)), [*ids[:, 0], *range(50, 54)])
+    (moments,) = (x for x in state.opt_state if isinstance(x, optax.ScaleByAdamState))
+    for change in (state.params["table"] - table, moments.mu["table"], moments.nu["table"]):
+        np.testing.assert_array_equal(np.any(change != 0, axis=1), touched)
+
+
+def test_small_fields_and_accumulating_models_are_trained_densely(caplog):
+    def built(model, lazy_rows):
+        return make_lazy_step(lambda model: model, model, lazy_rows)
+
+    assert built(_Table((50,)), 51) == _Table((50,))
+    assert built(_Table((50,)), 0) == _Table((50,))
+    assert not caplog.records
+    assert built(_Table((50,), 2), 50) == _Table((50,), 2)
+    assert "takes 2 batches" in caplog.text
+
+
+def test_large_tables_are_split_wherever_their_rows_divide():
+    def spec(path, rows):
+        return sharding.partition_spec(path, (rows, 8), SimpleNamespace(shape=shape))
+
+    shape = {"data": 4, "expert": 2}
+    rows = layers.table_rows((999_999, 7))
+    for path in ("params/embedding/embedding", "opt_state/1/nu/embeddings_3/embedding"):
+        assert spec(path, rows) == PartitionSpec(("data", "expert"))
+        assert spec(path, rows + 4) == PartitionSpec()
+    assert spec("params/task_embedding/embedding", rows) == PartitionSpec()
+    assert layers.table_rows((999_990, 9)) == 999_999
+
+
+def test_tables_split_over_devices_are_never_whole_on_one(tmp_path):
+    size = layers.LARGE_TABLE_ROWS - 5
+    store = write_store(tmp_path / "store", 256, 8, field_sizes=(size, 9), num_numerical=1)
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.training.run_lazy_mesh", store.path, "2", "2"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    split = json.loads(result.stdout.splitlines()[-1])
+    whole = run_lazy(store, 1, 1)
+    assert whole["rows_a_device"] == layers.table_rows((size, 9)) == 1_000_448
+    assert split["rows_a_device"] == split["longest_array"] == 1_000_448 // 4
+    np.testing.assert_allclose(split["losses"], whole["losses"], rtol=1e-5)
+    np.testing.assert_allclose(split["row_norms"], whole["row_norms"], rtol=1e-5)
