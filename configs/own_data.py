@@ -16,6 +16,6 @@ from configs import base
 def get_config(preset: str = "default") -> ConfigDict:
     config = base.get_config(preset)
     config.data.store = "data/own"
-    config.train.batch_size = 512
+    config.train.batch_size = 256
     config.train.patience = 3
     return config

@@ -13,5 +13,13 @@ from configs import base
 def get_config(preset: str = "default") -> ConfigDict:
     config = base.get_config(preset)
     config.data.store = "data/synthetic"
-    config.train.epochs = 3
+    # One number a row between experts and towers: a wide trunk serves both tasks at once, and there
+    # is then nothing to prefer. With this one they compete, and the preference decides.
+    config.model.bottom_widths = (32, 1)
+    config.model.embedding_dim = 8
+    config.model.tower_widths = (16,)
+    config.model.dropout = 0.0
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"
+    config.train.epochs = 4
     return config

@@ -193,9 +193,10 @@ def _initialize(cluster: Cluster) -> None:
             )
         except (ValueError, RuntimeError) as error:
             how = f"--distributed={cluster.method}" if cluster.method else cluster.coordinator
+            line = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{how}: the processes can't be joined ({' '.join(str(error).split())[:200]}); give "
-                "--coordinator host:port --num_processes N --process_id I"
+                f"{how}: the processes can't be joined ({line}); give --coordinator host:port "
+                "--num_processes N --process_id I"
             ) from error
     if jax.process_index() != 0:
         logging.getLogger("hyperrec_jax").setLevel(logging.ERROR)  # one process says it

@@ -1,13 +1,16 @@
 """A grid in chunks against one preference at a time, and the front's metrics against oracles."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from hyperrec_jax import evaluation, experiment, report
+from hyperrec_jax import evaluation, experiment, metrics, pareto, report
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.ranking import fit_calibrator, fused_score
 from hyperrec_jax.training.sharding import make_mesh
 from tests.conftest import tiny_config
 
@@ -79,6 +82,54 @@ def test_the_front_has_the_metrics_of_other_libraries(scores):
     text = front.to_csv().splitlines()
     assert len(text) == 4
     assert text[0].startswith("preference/click,preference/buy,auc/click")
+
+
+def test_relative_losses_are_over_the_entropy_of_the_base_rate(scores):
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    rates = scores.labels.mean(axis=1)
+    constant = [log_loss(y, np.full(500, p)) for y, p in zip(scores.labels, rates, strict=True)]
+    np.testing.assert_allclose(front.relative_loss, front.log_loss / constant, rtol=1e-6)
+    expected = pareto.hypervolume(front.relative_loss, 1.0)
+    record = front.to_dict()["relative_loss"]
+    assert record["hypervolume"] == pytest.approx(expected)
+    assert record["span"] == pytest.approx(np.ptp(front.relative_loss, axis=0).min())
+    assert 0 < record["angle_to_ray"] < np.pi
+
+
+def test_the_summary_tells_a_trade_off_from_noise(scores):
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    assert "trade" not in report.front_summary(front)
+    for found, message in ((True, "the preference trades off"), (False, "no trade-off beyond")):
+        result = pareto.TradeOff(np.array([0.1, 0.2]), np.array([0.01, 0.02]), found)
+        told = dataclasses.replace(front, trade_off=result)
+        assert message in report.front_summary(told)
+        assert "click +0.10000 ± 0.01000" in report.front_summary(told)
+        assert told.to_dict()["trade_off"]["found"] is found
+
+
+def test_one_list_a_search_is_ranked_under_every_preference(trained_run, small_store):
+    trained = experiment.load(trained_run)
+    front, scores = trained.score(small_store, "test", RAYS[::5])
+    ranking = trained.rank(small_store, scores, "test", front.preferences)
+    test = small_store.split("test")
+    groups = test.groups(0, len(test))
+    validation = trained.score(small_store, "validation", RAYS[::5])[1]
+    for ray in range(3):
+        calibrator = fit_calibrator(validation.labels, validation.logits[ray])
+        fused = fused_score(calibrator.apply(scores.logits[ray]), RAYS[::5][ray])
+        for task in range(2):
+            expected = metrics.ndcg_at_k(scores.labels[task], fused, groups, 10).value
+            assert ranking.ndcg[ray, task] == pytest.approx(expected)
+    text = report.ranking_summary(front, ranking)
+    assert "ndcg@10/click" in text
+    assert f"click {ranking.groups[0]:,}" in text
+
+
+def test_data_without_groups_cannot_be_ranked(trained_run, small_store):
+    trained = experiment.load(trained_run)
+    trained = dataclasses.replace(trained, schema=dataclasses.replace(trained.schema, group=None))
+    with pytest.raises(UserError, match="no group column tells the searches apart"):
+        trained.rank(small_store, None, "test", RAYS)
 
 
 def test_a_task_of_one_class_stays_out_and_is_named(scores):

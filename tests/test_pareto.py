@@ -211,3 +211,19 @@ def test_conflict_is_found_where_there_is_one() -> None:
 def test_bad_shapes_are_refused(call) -> None:
     with pytest.raises(ValueError, match=r"must be|not negative"):
         call()
+
+
+def test_a_trade_off_is_a_gain_beyond_noise_in_every_task() -> None:
+    rays = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 0.1, (200, 1, 2))  # noise that all rays share cancels
+    front = np.array([[1.0, 1.2], [1.1, 1.1], [1.2, 1.0]])
+    result = pareto.trade_off(rays, front + shared + rng.normal(0, 0.01, (200, 3, 2)))
+    np.testing.assert_allclose(result.gain, 0.2, atol=0.01)
+    np.testing.assert_allclose(result.deviation, 0.01 * np.sqrt(2), rtol=0.2)
+    assert result.found
+    one_sided = np.array([[1.0, 1.1], [1.1, 1.1], [1.2, 1.1]])
+    assert not pareto.trade_off(rays, one_sided + rng.normal(0, 0.01, (200, 3, 2))).found
+    assert not pareto.trade_off(rays, front[::-1] + rng.normal(0, 0.01, (200, 3, 2))).found
+    with pytest.raises(ValueError, match="resample, ray, task"):
+        pareto.trade_off(rays, front)

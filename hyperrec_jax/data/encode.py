@@ -204,14 +204,11 @@ def _open_staging(staging: Path, provenance: str) -> Iterator[None]:
         raise UserError(f"{output}: cannot be written; choose another output folder") from error
     handle = os.open(staging, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(staging / ".")  # gone, if another process finished in between
-        except (BlockingIOError, FileNotFoundError):
+        if not _lock(handle, staging):
             raise UserError(
                 f"{output}: another process prepares data there; wait for it, or choose another "
                 "output folder"
-            ) from None
+            )
         mark = staging / "provenance"
         if not (mark.exists() and mark.read_text() == provenance):
             for path in staging.iterdir():
@@ -220,6 +217,15 @@ def _open_staging(staging: Path, provenance: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> bool:
+    """Locks an open folder; False if it is locked, or was removed since it was opened."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 # Stage: source -> raw columns in an Arrow file.

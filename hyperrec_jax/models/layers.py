@@ -1,5 +1,6 @@
 """Layers that all models share: embedded features, dropout, normalisation, banks of networks."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -8,6 +9,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Array
 from jax import lax
 
@@ -173,8 +175,10 @@ class FeatureEmbedding(nn.Module):
     def __call__(self, batch: Mapping[str, Array]) -> EmbeddedFeatures:
         ids, numerical = batch["categorical"], batch["numerical"].astype(self.dtype)
         rows = numerical.shape[0]
+        indicators = [jnp.zeros((rows, 0), self.dtype)]
+        gathered = [jnp.zeros((rows, 0, self.dim), self.dtype)]
         tables: list[Array] = []
-        blocks: list[Array] = []
+        folded = [self._folds(size, rows) for size in self.field_sizes]
         if self.field_sizes:
             # Xavier over the table as a whole, as pytorch-fm does it.
             embedding = self.param(
@@ -182,37 +186,41 @@ class FeatureEmbedding(nn.Module):
                 nn.initializers.xavier_uniform(),
                 (table_rows(self.field_sizes), self.dim),
             ).astype(self.dtype)
-            unused = len(embedding) - sum(self.field_sizes)
-            *of_fields, _ = _split(embedding, [*self.field_sizes, unused])
-            tables += of_fields
-            blocks += jnp.unstack(ids, axis=1)
+            # Neighbours that are not folded share one gather, and one scatter of its gradient.
+            runs = [
+                list(run) for _, run in itertools.groupby(range(len(folded)), folded.__getitem__)
+            ]
+            lengths = [sum(self.field_sizes[field] for field in run) for run in runs]
+            lengths[-1] += len(embedding) - sum(lengths)
+            for run, table in zip(runs, _split(embedding, lengths), strict=True):
+                sizes = [self.field_sizes[field] for field in run]
+                columns = ids[:, run[0] : run[-1] + 1]
+                if folded[run[0]]:
+                    tables += _split(table, [*sizes, len(table) - sum(sizes)])[:-1]
+                    indicators += [
+                        jax.nn.one_hot(column, size, dtype=self.dtype)
+                        for column, size in zip(jnp.unstack(columns, axis=1), sizes, strict=True)
+                    ]
+                else:
+                    starts = np.cumsum([0, *sizes[:-1]])
+                    gathered.append(table[columns.astype(jnp.int32) + starts])
         if self.num_numerical:
             init = fan_in_uniform(self.num_numerical)
             kernel = self.param("numerical_kernel", init, (self.num_numerical, self.dim))
             bias = self.param("numerical_bias", init, (self.dim,))
-            tables.append(jnp.concatenate([kernel, bias[None]]).astype(self.dtype))
-            blocks.append(jnp.concatenate([numerical, jnp.ones((rows, 1), self.dtype)], axis=1))
-        folded = tuple(self._folds(table.shape[0], rows) for table in tables)
-        indicators, gathered = [], []
-        for block, table, is_folded in zip(blocks, tables, folded, strict=True):
-            if is_folded:
-                one_hot = (
-                    block
-                    if block.ndim == 2
-                    else jax.nn.one_hot(block, len(table), dtype=self.dtype)
-                )
-                indicators.append(one_hot)
+            table = jnp.concatenate([kernel, bias[None]]).astype(self.dtype)
+            block = jnp.concatenate([numerical, jnp.ones((rows, 1), self.dtype)], axis=1)
+            folded.append(self._folds(len(table), rows))
+            if folded[-1]:
+                tables.append(table)
+                indicators.append(block)
             else:
-                gathered.append(block @ table if block.ndim == 2 else table[block])
+                gathered.append((block @ table)[:, None])
         return EmbeddedFeatures(
-            indicators=jnp.concatenate([jnp.zeros((rows, 0), self.dtype), *indicators], axis=1),
-            tables=tuple(
-                table for table, is_folded in zip(tables, folded, strict=True) if is_folded
-            ),
-            gathered=jnp.stack(gathered, 1)
-            if gathered
-            else jnp.zeros((rows, 0, self.dim), self.dtype),
-            folded=folded,
+            indicators=jnp.concatenate(indicators, axis=1),
+            tables=tuple(tables),
+            gathered=jnp.concatenate(gathered, axis=1),
+            folded=tuple(folded),
         )
 
     def _folds(self, size: int, rows: int) -> bool:

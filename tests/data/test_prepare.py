@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hyperrec_jax.data import files
+from hyperrec_jax.data import encode, files
 from hyperrec_jax.data.prepare import main
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError

@@ -177,6 +177,17 @@ def test_batch_norm_normalises_every_ray_apart():
         np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
+def test_pooled_batch_norm_shares_the_statistics_of_all_rays():
+    x = np.random.default_rng(0).normal(1, 2, (3, 8, 5)).astype(np.float32)
+    zeros, ones = np.zeros(5, np.float32), np.ones(5, np.float32)
+    stats = {"mean": zeros, "variance": ones}
+    rays = layers.batch_norm(x, zeros, ones, zeros, stats, True, pooled=True)
+    rows = layers.batch_norm(x.reshape(24, 5), zeros, ones, zeros, stats, True)
+    np.testing.assert_allclose(rays[0].reshape(24, 5), rows[0], rtol=1e-5, atol=1e-6)
+    for name in stats:
+        np.testing.assert_allclose(rays[1][name], rows[1][name], rtol=1e-6)
+
+
 def test_layer_norm_is_that_of_torch():
     x = np.random.default_rng(0).normal(1, 2, (4, 7)).astype(np.float32)
     scale, shift = np.linspace(1, 2, 7, dtype=np.float32), np.linspace(-1, 1, 7, dtype=np.float32)

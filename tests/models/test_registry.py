@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from hyperrec_jax.errors import UserError
@@ -7,6 +8,7 @@ from hyperrec_jax.models import (
     model_class,
     model_names,
     model_options,
+    preference_share,
     register,
 )
 
@@ -78,3 +80,16 @@ def test_names_are_unique():
             pass
 
     assert model_class("pomoe").__name__ == "PoMoE"
+
+
+def test_the_share_of_the_preference_counts_what_lies_between_it_and_the_logits():
+    model = create(options={"embedding_dim": 2, "bottom_widths": (4,), "tower_widths": (3,)})
+    params = {
+        "preference_network": {"layer_0": {"kernel": np.zeros((2, 5))}},
+        "gates_0": {"layer_0": {"kernel": np.zeros(20)}, "shift": {"kernel": np.zeros(6)}},
+        "towers": {"layer_0": {"kernel": np.zeros(60), "film_kernel": np.zeros(4)}},
+    }
+    assert preference_share(model, params) == pytest.approx((10 + 6 + 4) / 100)
+    assert preference_share(create("mmoe"), params) == 0
+    generated = create(options={"gate": "features"})
+    assert preference_share(generated, params) == pytest.approx((10 + 26 + 4) / 100)

@@ -1,0 +1,71 @@
+"""Lazy mixtures of experts, and experts tied to tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperrec_jax.models.gates import SHARPNESS, Anchors
+from hyperrec_jax.models.layers import Bank
+from hyperrec_jax.models.mixture import Mixture
+
+ROWS, EXPERTS, WIDTH, OUT = 6, 3, 5, 4
+
+
+@pytest.mark.parametrize("rays", [None, 2, 8])
+@pytest.mark.parametrize("shared", [False, True])
+def test_both_orders_are_the_weighted_sum_times_the_kernel(rays, shared):
+    lead = () if rays is None else (rays,)
+    keys = jax.random.split(jax.random.key(0), 3)
+    weights = jax.random.uniform(keys[0], (*lead, 1 if shared else ROWS, EXPERTS))
+    experts = jax.random.normal(keys[1], (EXPERTS, ROWS, WIDTH))
+    kernel = jax.random.normal(keys[2], (WIDTH, OUT))
+
+    def lazy(weights, experts, kernel):
+        mixture = Mixture(weights, experts)
+        assert mixture.shape == (*lead, ROWS, WIDTH)
+        return mixture @ kernel
+
+    def plain(weights, experts, kernel):
+        wide = jnp.broadcast_to(weights, (*lead, ROWS, EXPERTS))
+        return jnp.einsum("...be,ebh,ho->...bo", wide, experts, kernel)
+
+    def with_gradients(function):
+        loss = jax.grad(lambda *values: jnp.sin(function(*values)).sum(), (0, 1, 2))
+        return function(weights, experts, kernel), *loss(weights, experts, kernel)
+
+    for ours, expected in zip(with_gradients(lazy), with_gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_experts_may_depend_on_the_preference():
+    keys = jax.random.split(jax.random.key(0), 2)
+    weights = jax.random.uniform(keys[0], (2, 1, EXPERTS))
+    experts = jax.random.normal(keys[1], (EXPERTS, 2, ROWS, WIDTH))
+    mixture = Mixture(weights, experts)
+    assert mixture.shape == (2, ROWS, WIDTH)
+    for ray in range(2):
+        expected = Mixture(weights[ray], experts[:, ray]) @ jnp.eye(WIDTH)
+        np.testing.assert_allclose((mixture @ jnp.eye(WIDTH))[ray], expected, rtol=1e-5)
+
+
+def test_anchors_favour_the_experts_of_the_weighted_task():
+    anchors = Anchors(5)
+    rays = jnp.array([[[1.0, 0.0]], [[0.25, 0.75]]])
+    logits, _ = anchors.init_with_output(jax.random.key(0), rays)
+    assert logits.shape == (2, 1, 5)
+    np.testing.assert_allclose(logits[0, 0], SHARPNESS * np.array([1, 0, 1, 0, 1]))
+    np.testing.assert_allclose(logits[1, 0], SHARPNESS * np.array([0.25, 0.75, 0.25, 0.75, 0.25]))
+
+
+@pytest.mark.parametrize("block", ["residual", "cross"])
+def test_blocks_add_to_their_input(block):
+    x = jax.random.normal(jax.random.key(0), (ROWS, WIDTH))
+    plain, extended = (Bank(2, (OUT,), block=kind) for kind in ("none", block))
+    variables = extended.init(jax.random.key(1), x, False)
+    layer = variables["params"].pop("block")
+    hidden = plain.apply(variables, x, False)
+    y = hidden @ layer["kernel"] + layer["bias"][:, None]
+    expected = hidden + (jax.nn.relu(y) if block == "residual" else hidden * y)
+    variables["params"]["block"] = layer
+    np.testing.assert_allclose(extended.apply(variables, x, False), expected, rtol=1e-5)
