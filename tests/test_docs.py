@@ -90,6 +90,8 @@ def test_commands_exist_and_take_the_options(page: str) -> None:
         else:
             path = ROOT / script
         source = path.read_text("utf-8")
+        if "distributed.define_flags()" in source:
+            source += (ROOT / "hyperrec_jax" / "distributed.py").read_text("utf-8")
         for option in re.findall(r"--([a-z][\w-]*)(?![\w.-])", line[found.end() :]):
             names = (f'"--{option}"', f'"{option}"', f'"{option.replace("-", "_")}"')
             assert any(name in source for name in names), f"{page}: {line}: --{option}"

@@ -1,11 +1,15 @@
 """The table of fronts, on tiny data: trained, read again, and with its oracle."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from benchmarks import fronts
+from hyperrec_jax import metrics
+from hyperrec_jax.data import prepare
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from tests.conftest import TINY_MODEL
 
@@ -25,36 +29,72 @@ def tiny(monkeypatch):
     monkeypatch.setattr(fronts, "RESAMPLES", 20)
 
 
-def test_the_table_holds_every_variant_against_the_oracle(tiny, tmp_path, capsys, monkeypatch):
-    arguments = ["--seeds", "2", "--variants", "default", "--output", str(tmp_path)]
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fronts") / "store"
+    assert prepare.main(["synthetic", *ROWS, "--output", str(folder)]) == 0
+    return Store.open(folder)
+
+
+def _write_results(folder, store):
+    """A front that obeys, a point in its middle, and the oracle, of two seeds."""
+    labels = store.split("test").slice(0, 1000)["labels"].T.astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=labels.shape)
+
+    def logits(quality):
+        return (np.array(quality)[..., None] * labels - 2 + noise).astype(np.float32)
+
+    front = [(1 + 0.2 * k, 2 - 0.2 * k) for k in range(4, -1, -1)]
+    for seed in range(2):
+        for name, values in (("default", front), ("plain", [(1.3, 1.3)])):
+            where = folder / name / str(seed)
+            where.mkdir(parents=True)
+            tables = {
+                key: fronts._table(metric, labels, logits(values))
+                for key, metric in (("log_loss", metrics.log_loss), ("auc", metrics.auc))
+            }
+            np.savez(where / "result.npz", **tables, logits=logits(values), share=0.25)
+            (folder / name / "time.json").write_text('{"ratio": 1.07}')
+        np.save(folder / f"oracle_{seed}.npy", logits(front[::2]))
+
+
+def test_the_table_compares_every_variant_with_the_oracle(tiny, store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "stores" / "synthetic_medium")
+    _write_results(tmp_path / "synthetic_medium", store)
     results = tmp_path / "fronts.md"
+    arguments = ["--seeds", "2", "--variants", "default", "--output", str(tmp_path)]
     assert fronts.main([*arguments, "--results", str(results)]) == 0
     text = results.read_text()
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    names = [line.split("|")[1].strip() for line in lines[2:]]
-    assert names == ["oracle, 3 models", "plain", "default"]
-    plain, default = lines[-2], lines[-1]
-    assert "| 1.00 | 0.0% |" in " ".join(plain.split())
-    assert "0.0% |" not in " ".join(default.split())[-8:]
-    assert "Span of the oracle's log loss: click" in text
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in row] for row in rows]
+    columns = [dict(zip(header, row, strict=True)) for row in rows]
+    oracle, plain, default = columns
+    assert [row["variant"] for row in columns] == ["oracle, 3 models", "plain", "default"]
+    assert default["Spearman"] == "-1.0000"
+    assert default["non-dominated, AUC"] == default["log loss"] == "1.0000"
+    assert default["covered"] == oracle["covered"] == "1.0000"
+    assert float(default["% of oracle"].split("%")[0]) >= 100  # the same ends, more between them
+    assert float(plain["% of oracle"].split("%")[0]) < 80
+    assert (plain["Spearman"], plain["covered"]) == ("-", "0.0000")
+    assert (default["time"], default["share"]) == ("1.07", "25.0%")
+    assert "The tasks trade off. Span of the oracle's log loss: click" in text
     assert results.with_suffix(".png").stat().st_size > 1000
 
-    def untrained(*arguments, **options):
-        raise AssertionError("complete runs must be read")
 
-    monkeypatch.setattr(fronts.experiment, "train", untrained)
-    monkeypatch.setattr(fronts, "train_apart", untrained)
-    assert fronts.main([*arguments, "--results", str(results)]) == 0
-    assert results.read_text() == text
+def test_a_variant_is_trained_once(tiny, store, tmp_path, monkeypatch):
+    first = fronts.run("default", "synthetic_medium", 0, store, tmp_path / "0")
+    assert first.logits.shape == (5, 2, 1000)
+    assert 0 < first.share < 1
+    monkeypatch.setattr(fronts.experiment, "train", None)
+    again = fronts.run("default", "synthetic_medium", 0, store, tmp_path / "0")
+    np.testing.assert_array_equal(first.log_loss, again.log_loss)
 
 
-def test_the_oracle_differs_by_preference_alone(tiny, tmp_path):
-    store = fronts.prepare_store("synthetic_medium", None, tmp_path)
+def test_models_of_the_oracle_differ_by_their_preference(tiny, store, tmp_path):
     logits = fronts.oracle("synthetic_medium", 1, store, tmp_path)
     assert logits.shape == (3, 2, 1000)
     labels = store.split("test").slice(0, 1000)["labels"].T
-    losses = fronts._table(fronts.metrics.log_loss, labels, logits)
-    assert np.argmin(losses[:, 0]) < np.argmax(losses[:, 0])
+    losses = fronts._table(metrics.log_loss, labels, logits)
     assert len(np.unique(losses.round(6), axis=0)) == 3
 
 

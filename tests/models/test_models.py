@@ -150,7 +150,7 @@ def test_all_parameters_learn(name, options):
     still = {name for name, leaf in names.items() if not np.any(leaf)}
     # Batch norm takes away what a bias before it adds.
     before_norm = {name.replace("scale", "bias") for name in names if name.endswith("scale")}
-    assert still == (before_norm if model.norm == "batch" else set())
+    assert still == (set() if model.norm == "layer" else before_norm)
     for old, new in zip(
         jax.tree.leaves(variables.get("batch_stats", {})), jax.tree.leaves(updates), strict=True
     ):
