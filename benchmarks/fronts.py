@@ -148,20 +148,19 @@ ABLATION: dict[str, Overrides] = {
     "default - film on towers": _keys({"model__tower_adapter": "none"}),
     "default - pooled norm": _keys({"model__norm": "batch"}),
     "default - losses over entropy": _keys({"normaliser__name": "none"}),
+    "default - rays near the ends": {"sampler.concentration": 1.0},
     "default - a ray a row, 1 a batch": {"train.rays": 1},
-    "default - a ray a row, 8 a batch": {"train.rays": 8},
+    "default - a ray a row, 8 a batch": {"train.rays": 8, "sampler.name": "stratified"},
 }
+FRONT = {"normaliser.name": "front", "sampler.name": "stratified", "train.rays": 8}
 OBJECTIVES: dict[str, Overrides] = {
-    "linear, front": {"normaliser.name": "front", "train.rays": 8},
-    "linear, order": {"objective.order": 1.0},
-    "cosine": {"objective.name": "cosine"},
-    "chebyshev, front": {"objective.name": "chebyshev", "normaliser.name": "front"},
-    "smooth_chebyshev, front": {
-        "objective.name": "smooth_chebyshev",
-        "objective.temperature": 0.2,
-        "normaliser.name": "front",
-    },
-    "hypervolume, front": {"objective.name": "hypervolume", "normaliser.name": "front"},
+    "linear, front": FRONT,
+    "linear, order": {"objective.order": 1.0, "sampler.name": "stratified"},
+    "cosine": {"objective.name": "cosine", "sampler.name": "stratified"},
+    "chebyshev, front": FRONT | {"objective.name": "chebyshev"},
+    "smooth_chebyshev, front": FRONT
+    | {"objective.name": "smooth_chebyshev", "objective.temperature": 0.2},
+    "hypervolume, front": FRONT | {"objective.name": "hypervolume"},
     "epo": {"objective.name": "epo"},
     "pareto_mtl": {"objective.name": "pareto_mtl"},
 }
@@ -328,10 +327,11 @@ class Oracle:
         """Losses of the first and the last model and, between, of what suits each other task."""
         return self.log_loss[self.log_loss.argmin(axis=0)]
 
-    def volume(self, losses: np.ndarray) -> float:
-        """Hypervolume of log losses `[ray, task]`, where those of these models run from 0 to 1."""
-        best, span = self.log_loss.min(axis=0), np.ptp(self.log_loss, axis=0)
-        return pareto.hypervolume((losses - best) / span, REFERENCE)
+
+def volume(losses: np.ndarray, oracle: np.ndarray) -> float:
+    """Hypervolume of log losses `[ray, task]` where the oracle's, `[model, task]`, are 0 to 1."""
+    best, span = oracle.min(axis=0), np.ptp(oracle, axis=0)
+    return pareto.hypervolume((losses - best) / span, REFERENCE)
 
 
 def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
@@ -357,7 +357,7 @@ def summarise(
     """Rows of the table, the runs of seed 0 by name, and the oracle."""
     truth = read_oracle(dataset, seeds, store, folder)
     rays = preferences.evaluation_grid(store.schema.num_tasks, GRID)
-    volumes = np.array([truth.volume(sample) for sample in truth.samples])
+    whole = volume(truth.log_loss, truth.log_loss)
     all_runs = {
         name: [
             run(name, dataset, seed, store, folder / _slug(name) / str(seed))
@@ -383,9 +383,14 @@ def summarise(
     for name, runs in all_runs.items():
         samples = metrics.bootstrap(truth.labels, runs[0].logits, resamples=RESAMPLES).log_loss
         low, high = metrics.interval(
-            np.array([truth.volume(sample) for sample in samples]) / volumes
+            np.array(
+                [
+                    volume(sample, apart) / volume(apart, apart)
+                    for sample, apart in zip(samples, truth.samples, strict=True)
+                ]
+            )
         )
-        mean = np.mean([truth.volume(run.log_loss) for run in runs]) / truth.volume(truth.log_loss)
+        mean = np.mean([volume(run.log_loss, truth.log_loss) for run in runs]) / whole
         obedience = [
             pareto.preference_correlation(rays, run.log_loss).max()
             for run in runs

@@ -104,6 +104,17 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, timeout: fl
     raise SystemExit(f"the server did not answer within {timeout} s")
 
 
+def _described(model: Path) -> str:
+    """What was served, in a few words."""
+    predictor = load(model)
+    with np.load(model / "weights.npz") as weights:
+        parameters = sum(weights[name].size for name in weights.files)
+    return (
+        f"{predictor.config['model']['name']} of {parameters:,} parameters, "
+        f"{len(predictor.preprocess.column_types())} columns, {len(predictor.tasks)} tasks"
+    )
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -142,9 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.output:
         command = shlex.join(["python", "-m", "benchmarks.serve_load", *(argv or sys.argv[1:])])
         arguments.output.write_text(
-            f"# The server at rising load\n\n`{command}`\n\n"
-            f"{arguments.rows_a_request} rows a request, every answer compared with the model's "
-            "own; each connection waits for its answer before it asks again, client and server "
+            f"# The server at rising load\n\n`{command}`\n\n{_described(arguments.model)}; "
+            f"{arguments.rows_a_request} rows a request. Every answer is compared with the model's "
+            "own; each connection waits for its answer before it asks again; client and server "
             f"share the cores.\n\n{lines}\n\n{described}\n",
             "utf-8",
         )

@@ -125,7 +125,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.normaliser.nadir = placeholder(tuple)
 
     config.sampler = ConfigDict()
-    config.sampler.name = "stratified"
+    config.sampler.name = "dirichlet"
     config.sampler.concentration = placeholder(object)  # one number, or one a task
     config.sampler.corners = placeholder(float)
     config.sampler.start = placeholder(float)

@@ -69,7 +69,8 @@ _PAGE = """<!DOCTYPE html>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 0 auto; max-width: 72rem;
   padding: 1rem; }
-main { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
+main { display: grid; gap: 1rem 2rem; grid-template-columns:
+  repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: .5rem 0; }
 label { display: grid; grid-template-columns: 8rem 1fr 4rem; gap: .5rem; align-items: center; }
 label span { overflow: hidden; text-overflow: ellipsis; }

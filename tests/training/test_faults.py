@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from hyperrec_jax import experiment
+from hyperrec_jax import experiment, processes
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.checkpoint import Checkpoints
 from tests.conftest import tiny_config
@@ -70,6 +70,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert int(after.step) == int(before.step)
     jax.tree.map(np.testing.assert_array_equal, after, before)
     assert experiment.train(config, tmp_path, small_store).finished
+    final = _latest(config, small_store, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, final, undisturbed)
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_passed_over_by_all(
+    small_store, undisturbed, tmp_path, monkeypatch, caplog
+):
+    config = _config(small_store)
+    experiment.train(config, tmp_path, small_store)
+    answers = iter([False])  # another process's, of the newest one
+    monkeypatch.setattr(processes, "all_agree", lambda mine: next(answers, mine))
+    assert experiment.train(config, tmp_path, small_store).finished
+    assert "20 is damaged (another process could not read its part)" in caplog.text
     final = _latest(config, small_store, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, final, undisturbed)
 
