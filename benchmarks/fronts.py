@@ -53,6 +53,7 @@ NARROW: Overrides = {
     "model.bottom_widths": (32, 1),
     "model.tower_widths": (16,),
     "model.num_experts": 6,
+    "model.code_widths": (16, 16),
     "model.dropout": 0.0,
     "optimizer.learning_rate": 3e-3,
     "optimizer.schedule": "cosine",
@@ -104,7 +105,7 @@ DATASETS = {
     ),
 }
 
-ORIGINAL: Overrides = {"preset": "original"}
+ORIGINAL: Overrides = {"preset": "original", "model.code_widths": (64, 256, 64)}
 PLAIN: Overrides = {
     "model.name": "omoe",
     "objective.name": "uniform",
@@ -381,15 +382,15 @@ def summarise(
         ]
     ]
     for name, runs in all_runs.items():
-        samples = metrics.bootstrap(truth.labels, runs[0].logits, resamples=RESAMPLES).log_loss
-        low, high = metrics.interval(
-            np.array(
-                [
-                    volume(sample, apart) / volume(apart, apart)
-                    for sample, apart in zip(samples, truth.samples, strict=True)
-                ]
-            )
-        )
+        samples = [
+            metrics.bootstrap(truth.labels, run.logits, resamples=RESAMPLES).log_loss
+            for run in runs
+        ]
+        ratios = [
+            np.mean([volume(points, apart) for points in same]) / volume(apart, apart)
+            for *same, apart in zip(*samples, truth.samples, strict=True)
+        ]
+        low, high = metrics.interval(np.array(ratios))
         mean = np.mean([volume(run.log_loss, truth.log_loss) for run in runs]) / whole
         obedience = [
             pareto.preference_correlation(rays, run.log_loss).max()
@@ -403,7 +404,10 @@ def summarise(
                 f"{mean:.1%} [{low:.1%}, {high:.1%}]",
                 _mean(pareto.non_dominated_fraction(1 - run.auc) for run in runs),
                 _mean(pareto.non_dominated_fraction(run.log_loss) for run in runs),
-                pareto.non_dominated_fraction(runs[0].log_loss, samples),
+                _mean(
+                    pareto.non_dominated_fraction(run.log_loss, same)
+                    for run, same in zip(runs, samples, strict=True)
+                ),
                 _mean(obedience) if obedience else None,
                 _mean(pareto.range_covered(run.log_loss, truth.ends).min() for run in runs),
                 *np.mean([run.auc.max(axis=0) for run in runs], axis=0).tolist(),

@@ -6,8 +6,8 @@ import torch
 from hyperrec_jax import experiment
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.synthetic import SyntheticOptions, synthetic_source
-from hyperrec_jax.errors import UserError
 from hyperrec_jax.defaults import model_options
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
 from hyperrec_jax.torch_import import convert, main
 from tests.models.torch_reference import REFERENCES
