@@ -18,8 +18,6 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.model.bottom_widths = (32, 1)
     config.model.embedding_dim = 8
     config.model.tower_widths = (16,)
-    if preset == "default":
-        config.model.code_widths = (16, 16)  # a hypernetwork in proportion
     config.model.dropout = 0.0
     config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
