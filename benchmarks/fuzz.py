@@ -162,10 +162,17 @@ def targets(root: Path) -> Mapping[str, Target]:
         for name, s in ((name, store.split(name)) for name in SPLITS)
     }
     release(root / "zip")
+    (root / "zip of zips").mkdir()
+    with zipfile.ZipFile(root / "zip of zips" / "aliexpress_US_datasets.zip", "w") as outer:
+        for path in sorted((root / "zip").iterdir()):
+            outer.write(path, path.name)
     return {
         "csv": Target(root / "own", ["log.csv"], prepare_own),
         "description": Target(root / "own", ["own.yaml"], prepare_own),
         "zip": Target(root / "zip", ["us_item_train.zip", "us_user_test.zip"], prepare_release),
+        "zip of zips": Target(
+            root / "zip of zips", ["aliexpress_US_datasets.zip"], prepare_release
+        ),
         "store": Target(root / "store", ["train.arrow", "vocabulary.arrow"], read_store),
         "store schema": Target(root / "store", ["schema.json"], read_store),
     }
@@ -189,6 +196,13 @@ def example(target: Target, name: str, seed: int, number: int) -> str:
     return (
         ending if time.process_time() - began < SLOW else f"more than {SLOW:.0f} s of the processor"
     )
+
+
+def _notes(path: Path) -> str:
+    """What stands below the table of an earlier run: written by hand, and kept."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    _, heading, rest = text.partition("\n## Found and mended\n")
+    return heading + rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     header = ["file", "examples", "read", "refused in one line", "findings"]
     arguments.output.write_text(
         f"# Fuzz\n\n`{command}`\n\n{machine(('pyarrow', 'polars'), os.cpu_count() or 1)}\n\n"
-        f"{table(header, rows)}\n",
+        f"{table(header, rows)}\n{_notes(arguments.output)}",
         "utf-8",
     )
     total = sum(findings.values())

@@ -46,7 +46,7 @@ OPTIONS = (
 GOES_ON = {75, -signal.SIGTERM, -signal.SIGKILL, 3, -signal.SIGABRT}
 """How a process may end: by SIGTERM (before it has begun to train, without a word), by SIGKILL, or
 since another one was killed."""
-PATIENCE = 600.0
+PATIENCE = 1800.0
 """Seconds in which a run must do something."""
 
 

@@ -22,9 +22,9 @@ MODEL = [
     "--config.model.tower_widths=(4,)",
     "--config.train.batch_size=48",
     "--config.train.steps_per_dispatch=4",
-    "--config.train.epochs=6",
+    "--config.train.epochs=3",
     "--config.train.patience=0",
-    "--config.train.checkpoint_every=8",
+    "--config.train.checkpoint_every=24",
 ]
 
 
@@ -93,7 +93,7 @@ def disturbed(small_store, environment, tmp_path_factory):
             return codes, together.output(0)
 
     stopped = start_and_signal(20, signal.SIGTERM)
-    killed = start_and_signal(120, signal.SIGKILL)
+    killed = start_and_signal(100, signal.SIGKILL)
     # As SLURM starts them; both on this host.
     slurm = {
         "SLURM_JOB_ID": "1",

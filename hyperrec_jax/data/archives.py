@@ -2,6 +2,7 @@
 
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ MAX_EXPANSION = 200
 """Text of numbers deflates to a tenth or so; bombs to a thousandth."""
 
 _ALWAYS_FINE_BYTES = 16 << 20
+_ENCRYPTED_OR_PATCHED = 0x1 | 0x20 | 0x40
 
 
 @contextmanager
@@ -49,8 +51,10 @@ def _refuse_suspicious(path: Path, member: zipfile.ZipInfo) -> None:
         reason = "a name that leaves the folder"
     elif stat.S_ISLNK(member.external_attr >> 16):
         reason = "a symbolic link"
-    elif member.flag_bits & 0x1:
+    elif member.flag_bits & _ENCRYPTED_OR_PATCHED:
         reason = "encrypted"
+    elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        reason = f"compressed by method {member.compress_type}, neither stored nor deflated"
     elif member.file_size > max(_ALWAYS_FINE_BYTES, MAX_EXPANSION * member.compress_size):
         reason = f"{member.compress_size} bytes that claim to expand to {member.file_size}"
     if reason is not None:
@@ -84,5 +88,5 @@ def copy_member(path: Path, member: str, target: IO[bytes]) -> None:
         with file.open() as source:
             while block := source.read(1 << 20):
                 target.write(block)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{file.name}: truncated or damaged; download it again") from error

@@ -58,13 +58,29 @@ def test_declared_size_bounds_what_is_read(tmp_path):
     assert (tmp_path / "copy").stat().st_size <= 4
 
 
-def test_encrypted(tmp_path):
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [(8, 0x1, "is encrypted"), (8, 0x40, "is encrypted"), (10, 97, "compressed by method 97")],
+)
+def test_what_is_not_read(tmp_path, offset, value, message):
     path = _zip(tmp_path / "x.zip")
     content = bytearray(path.read_bytes())
-    content[content.index(b"PK\x01\x02") + 8] |= 1
+    content[content.index(b"PK\x01\x02") + offset] = value
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"is encrypted"), open_zip(path):
+    with pytest.raises(UserError, match=message), open_zip(path):
         pass
+
+
+def test_a_damaged_stream(tmp_path):
+    path = _zip(tmp_path / "x.zip", content=bytes(range(256)))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"a.csv") + len("a.csv")] = 0xFF  # no such kind of deflated block
+    path.write_bytes(content)
+    with (
+        open(tmp_path / "copy", "wb") as target,
+        pytest.raises(UserError, match="truncated or damaged"),
+    ):
+        copy_member(path, "a.csv", target)
 
 
 def test_not_a_zip(tmp_path):
