@@ -69,7 +69,7 @@ def test_processes_that_do_not_find_each_other_say_so(
 ):
     flags = [*flags.format(port=free_port()).split(), "--connect_timeout", "1"]
     with Together([["evaluate.py", "--workdir", tmp_path, *flags]], environment) as together:
-        assert together.wait(60) == [2]
+        assert together.wait(200) == [2]
         errors = [line for line in together.output(0).splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
@@ -89,7 +89,7 @@ def disturbed(small_store, environment, tmp_path_factory):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             together.processes[1].send_signal(number)
-            codes = together.wait(60)
+            codes = together.wait(200)
             return codes, together.output(0)
 
     stopped = start_and_signal(20, signal.SIGTERM)
