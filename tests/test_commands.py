@@ -87,19 +87,24 @@ def _train(store, folder):
 
 
 def test_evaluate_writes_the_front(command, trained):
-    output = command("evaluate.py", "--workdir", trained, "--grid", 7).stdout
+    output = command("evaluate.py", "--workdir", trained, "--grid", 7, "--ranking").stdout
     assert "hypervolume" in output
+    assert "trade" in output
     folder = trained / "evaluation" / "test"
     front = json.loads((folder / "front.json").read_text())
     assert len(front["preferences"]) == 7
     assert front["tasks"] == ["click", "buy"]
-    assert all(0.6 < row["auc/click"] < 1 for row in front["preferences"])
+    assert 0.6 < front["preferences"][0]["auc/click"] < 1  # the preference for clicks
     assert 0.3 < front["hypervolume"] < 1
     assert any(row["non_dominated"] for row in front["preferences"])
     rows = list(csv.DictReader((folder / "front.csv").read_text().splitlines()))
     assert float(rows[3]["auc/buy"]) == front["preferences"][3]["auc/buy"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    ranks = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))
+    assert len(ranks) == 7
+    assert all(0 < float(row["ndcg@10/buy"]) <= 1 for row in ranks)
+    assert "ndcg@10/click" in output
 
 
 def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, trained, tmp_path):
