@@ -560,6 +560,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of each system (default: 2)")
     parser.add_argument("--accelerator", action="store_true", help="an epoch on the device instead")
     parser.add_argument("--rows", type=int, help="training rows (default: 100,000; 12,000,000)")
+    parser.add_argument("--rounds", type=int, help="times that each is measured (default: 5)")
     parser.add_argument("--growth", help="dimensions of the part scaling (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the command")
     parser.add_argument("--folder", type=Path, help="where temporary data goes (up to 3.5 GB)")
@@ -578,6 +579,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings = dataclasses.replace(settings, rows=12_000_000, test_rows=262_144)
     if options.rows:
         settings = dataclasses.replace(settings, rows=options.rows)
+    if options.rounds:
+        settings = dataclasses.replace(settings, rounds=options.rounds)
     if options.growth:
         wanted = options.growth.split(",")
         if unknown := set(wanted) - set(settings.growth):
