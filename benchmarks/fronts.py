@@ -33,7 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.measure import alternate, timed
+from benchmarks import measure
 from benchmarks.oracle import train_apart
 from configs import base
 from hyperrec_jax import cli, experiment, metrics, models, pareto, preferences, report, workdir
@@ -259,7 +259,7 @@ def training_time(name: str, dataset: str, store: Store, folder: Path) -> float:
             key: _steps(make_config(VARIANTS[key], DATASETS[dataset].trunk, 0), store)
             for key in ("plain", name)
         }
-        seconds = alternate(works, ROUNDS)
+        seconds = measure.alternate(works, ROUNDS)
         workdir.write_json(path, {"ratio": seconds[name] / seconds["plain"]})
     return float(json.loads(path.read_text("utf-8"))["ratio"])
 
@@ -277,7 +277,7 @@ def _steps(config: dict[str, Any], store: Store) -> Callable[[], float]:
         state = jax.block_until_ready(dispatch(state, batches)[0])
 
     train()  # compiles
-    return lambda: timed(train)
+    return lambda: measure.timed(train)
 
 
 def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
@@ -353,7 +353,7 @@ def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
 
 
 def summarise(
-    names: Sequence[str], dataset: str, seeds: int, store: Store, folder: Path
+    names: Sequence[str], dataset: str, seeds: int, store: Store, folder: Path, *, timed: bool
 ) -> tuple[list[list[Any]], dict[str, Run], Oracle]:
     """Rows of the table, the runs of seed 0 by name, and the oracle."""
     truth = read_oracle(dataset, seeds, store, folder)
@@ -411,7 +411,9 @@ def summarise(
                 _mean(obedience) if obedience else None,
                 _mean(pareto.range_covered(run.log_loss, truth.ends).min() for run in runs),
                 *np.mean([run.auc.max(axis=0) for run in runs], axis=0).tolist(),
-                f"{training_time(name, dataset, store, folder / _slug(name)):.2f}",
+                f"{training_time(name, dataset, store, folder / _slug(name)):.2f}"
+                if timed
+                else None,
                 f"{runs[0].share:.1%}",
             ]
         )
@@ -492,6 +494,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"names, or groups of {', '.join(GROUPS)}, semicolons between",
     )
     result.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, at least 2")
+    result.add_argument(
+        "--time", action=argparse.BooleanOptionalAction, default=True, help="time a step, too"
+    )
     result.add_argument("--output", type=Path, default=Path("runs/fronts"))
     result.add_argument("--results", type=Path, default=Path("benchmarks/results/fronts.md"))
     return result
@@ -516,7 +521,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for dataset in datasets:
         store = prepare_store(dataset, arguments.data, arguments.output)
         folder = arguments.output / dataset
-        rows, firsts, truth = summarise(names, dataset, arguments.seeds, store, folder)
+        rows, firsts, truth = summarise(
+            names, dataset, arguments.seeds, store, folder, timed=arguments.time
+        )
         fronts[dataset] = truth, firsts
         sections.append(section(dataset, rows, truth, store.schema.tasks))
         print(f"\n{sections[-1]}", flush=True)
