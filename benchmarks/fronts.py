@@ -495,7 +495,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, at least 2")
     result.add_argument(
-        "--time", action=argparse.BooleanOptionalAction, default=True, help="time a step, too"
+        "--no-time", action="store_false", dest="time", help="do not time a training step"
     )
     result.add_argument("--output", type=Path, default=Path("runs/fronts"))
     result.add_argument("--results", type=Path, default=Path("benchmarks/results/fronts.md"))
