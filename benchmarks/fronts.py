@@ -35,11 +35,13 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.oracle import train_apart
+from benchmarks.stores import open_or_prepare
 from configs import base
 from hyperrec_jax import cli, experiment, metrics, models, pareto, preferences, report, workdir
-from hyperrec_jax.data import files, prepare
+from hyperrec_jax.data import files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation import Scores
 from hyperrec_jax.training.step import make_dispatch
 
 GRID = 25
@@ -113,42 +115,25 @@ PLAIN: Overrides = {
 }
 """The plain mixture of experts: the same trunk, one gate, no preference."""
 
-
-def _original(**changes: Any) -> Overrides:
-    return ORIGINAL | _keys(changes)
-
-
-def _keys(changes: Overrides) -> Overrides:
-    """Dotted keys from keywords, with `__` for the dot."""
-    return {key.replace("__", "."): value for key, value in changes.items()}
-
-
-EIGHT_RAYS = {
-    "train__rays": 8,
-    "train__ray_per_row": False,
-    "sampler__name": "stratified",
-    "sampler__concentration": None,
-}
 ABLATION: dict[str, Overrides] = {
     "original": ORIGINAL,
-    "+ no cosine": _original(objective__name="linear", objective__weight=None),
-    "+ losses over entropy": _original(normaliser__name="entropy"),
-    "+ no cosine, losses over entropy": _original(
-        objective__name="linear", objective__weight=None, normaliser__name="entropy"
-    ),
-    "+ layer norm": _original(model__norm="layer"),
-    "+ a gate a task": _original(model__gate_scope="per_task"),
-    "+ no dropout of generated weights": _original(model__gate_dropout=0.0),
-    "+ softmax gate": _original(model__gate_activation="softmax"),
-    "+ film on towers": _original(model__tower_adapter="film"),
-    "+ 8 stratified rays": _original(**EIGHT_RAYS),
-    "+ anchored experts, softmax": _original(
-        model__gate_anchors=True, model__gate_activation="softmax"
-    ),
-    "default - anchored experts": _keys({"model__gate_anchors": False}),
-    "default - film on towers": _keys({"model__tower_adapter": "none"}),
-    "default - pooled norm": _keys({"model__norm": "batch"}),
-    "default - losses over entropy": _keys({"normaliser__name": "none"}),
+    "+ no cosine": ORIGINAL | {"objective.name": "linear", "objective.weight": None},
+    "+ losses over entropy": ORIGINAL | {"normaliser.name": "entropy"},
+    "+ no cosine, losses over entropy": ORIGINAL
+    | {"objective.name": "linear", "objective.weight": None, "normaliser.name": "entropy"},
+    "+ layer norm": ORIGINAL | {"model.norm": "layer"},
+    "+ a gate a task": ORIGINAL | {"model.gate_scope": "per_task"},
+    "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
+    "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},
+    "+ film on towers": ORIGINAL | {"model.tower_adapter": "film"},
+    "+ 8 stratified rays": ORIGINAL
+    | {"train.rays": 8, "sampler.name": "stratified", "sampler.concentration": None},
+    "+ anchored experts, softmax": ORIGINAL
+    | {"model.gate_anchors": True, "model.gate_activation": "softmax"},
+    "default - anchored experts": {"model.gate_anchors": False},
+    "default - film on towers": {"model.tower_adapter": "none"},
+    "default - pooled norm": {"model.norm": "batch"},
+    "default - losses over entropy": {"normaliser.name": "none"},
     "default - rays near the ends": {"sampler.concentration": 1.0},
     "default - a ray a row, 1 a batch": {"train.rays": 1},
     "default - a ray a row, 8 a batch": {"train.rays": 8, "sampler.name": "stratified"},
@@ -340,13 +325,14 @@ def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
     test = store.split("test")
     labels = test.slice(0, len(test))["labels"].T
     logits = [oracle(dataset, seed, store, folder) for seed in range(seeds)]
-    losses = [_table(metrics.log_loss, labels, values) for values in logits]
+    scores = [Scores(values, labels) for values in logits]
+    losses = [score.table(metrics.log_loss) for score in scores]
     ends_and_middle = [loss if seed else loss[_few(loss)] for seed, loss in enumerate(losses)]
     return Oracle(
         labels,
         oracle_rays(dataset, 0, store.schema.num_tasks),
         losses[0],
-        _table(metrics.auc, labels, logits[0]),
+        scores[0].table(metrics.auc),
         metrics.bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
         pareto.conflict_test(np.stack(ends_and_middle)),
     )
@@ -423,10 +409,6 @@ def summarise(
 def _few(rays: np.ndarray) -> list[int]:
     """Ends and middle of a grid."""
     return [0, len(rays) // 2, len(rays) - 1]
-
-
-def _table(metric: Any, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    return np.array([[metric(*pair) for pair in zip(labels, ray, strict=True)] for ray in logits])
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -537,16 +519,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare_store(dataset: str, data: Path | None, output: Path) -> Store:
     """Opens the store of a data set, after preparing it where it is missing."""
-    path = output / "stores" / dataset
-    if not path.exists():
-        arguments = [*DATASETS[dataset].arguments, "--output", str(path)]
-        if dataset == "census":
-            if data is None:
-                raise UserError("census: --data is missing, the file of Census-Income KDD")
-            arguments += ["--input", str(data)]
-        if prepare.main(arguments):
-            raise UserError(f"{dataset}: could not be prepared")
-    return Store.open(path)
+    if dataset != "census":
+        data = None
+    elif data is None:
+        raise UserError("census: --data is missing, the file of Census-Income KDD")
+    return open_or_prepare(output / "stores" / dataset, DATASETS[dataset].arguments, data)
 
 
 if __name__ == "__main__":

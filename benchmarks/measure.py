@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import platform
+import socket
 import statistics
 import threading
 import time
@@ -120,6 +121,13 @@ def anonymous_bytes() -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     raise OSError("/proc/self/status has no RssAnon: this needs Linux 4.5 or later")
+
+
+def free_port() -> int:
+    """A port of this machine's loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrec_jax import experiment
+from hyperrec_jax import experiment, metrics
 from hyperrec_jax.data.pipeline import prefetch
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.evaluation import evaluate_front, make_score_fn, score_split
+from hyperrec_jax.evaluation import Scores, make_score_fn, score_split
 from hyperrec_jax.normalisation import entropy_scale
 
 
@@ -51,10 +51,22 @@ def _train_together(config: dict[str, Any], store: Store, rays: np.ndarray) -> n
         lambda leaf: jnp.broadcast_to(leaf, (len(rays), *leaf.shape)), training.init()
     )
     score = make_score_fn(training.model)
-    train, tasks = store.split("train"), store.schema.tasks
+    train = store.split("train")
     scale = entropy_scale(np.array(train.positives) / len(train))
     best: list[tuple[float, Any]] = [(np.inf, None)] * len(rays)
     settings, per_epoch = config["train"], training.reader.steps_per_epoch
+
+    def scores(index: int, split: str) -> Scores:
+        variables = jax.tree.map(lambda leaf: leaf[index], states.variables)
+        return score_split(
+            score,
+            variables,
+            store.split(split),
+            rays[:1],
+            training.mesh,
+            batch_size=settings["batch_size"],
+        )
+
     count = settings["steps_per_dispatch"]
     for start in range(0, settings["epochs"] * per_epoch, per_epoch):
         stop = start + per_epoch
@@ -62,20 +74,8 @@ def _train_together(config: dict[str, Any], store: Store, rays: np.ndarray) -> n
         for batches in prefetch(training.reader, schedule):
             states = dispatch(states, batches)
         for index, ray in enumerate(rays):
-            variables = jax.tree.map(lambda leaf, i=index: leaf[i], states.variables)
-            validation, test = (
-                score_split(
-                    score,
-                    variables,
-                    store.split(split),
-                    rays[:1],
-                    training.mesh,
-                    batch_size=settings["batch_size"],
-                )
-                for split in ("validation", "test")
-            )
-            losses = evaluate_front(validation, "validation", tasks, None).log_loss[0]
+            losses = scores(index, "validation").table(metrics.log_loss)[0]
             loss = float(ray @ (losses / scale))
             if loss < best[index][0]:
-                best[index] = loss, test.logits[0]
+                best[index] = loss, scores(index, "test").logits[0]
     return np.stack([logits for _, logits in best])

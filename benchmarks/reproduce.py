@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.stores import open_or_prepare
 from hyperrec_jax import cli, experiment, models, report, workdir
-from hyperrec_jax.data import prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.log import read_metrics
@@ -107,16 +107,6 @@ class Result:
     hypervolume: float
     parameters: int
     rows_per_second: float
-
-
-def prepare_store(dataset: str, data: Path, output: Path) -> Store:
-    """Opens the store of a data set, after preparing it where it is missing."""
-    path = output / "stores" / dataset
-    if not path.exists():
-        arguments = [*SOURCES[dataset], "--input", str(data), "--output", str(path)]
-        if prepare.main(arguments):
-            raise UserError(f"{dataset}: could not be prepared from {data}")
-    return Store.open(path)
 
 
 def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespace) -> Any:
@@ -240,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         models.model_class(name)  # a wrong name is told now, not hours from now
     for dataset in datasets:
-        store = prepare_store(dataset, arguments.data, arguments.output)
+        path = arguments.output / "stores" / dataset
+        store = open_or_prepare(path, SOURCES[dataset], arguments.data)
         fitting = [name for name in names if dataset in FUNNELS or name not in FUNNEL_MODELS]
         results: dict[str, list[Result]] = {name: [] for name in fitting}
         for seed in range(arguments.seeds):

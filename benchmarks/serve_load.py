@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.measure import machine
+from benchmarks.measure import free_port, machine
 from hyperrec_jax import load
 from hyperrec_jax.report import table
 
@@ -115,12 +114,6 @@ def _described(model: Path) -> str:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; exit code 1 where an answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -133,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     described = machine(PACKAGES, threads=os.cpu_count() or 1)
     requests = make_requests(arguments.model, arguments.rows, arguments.rows_a_request)
-    port = _free_port()
+    port = free_port()
     server = [sys.executable, "-m", "hyperrec_jax.serve", "--model", str(arguments.model)]
     with subprocess.Popen([*server, "--port", str(port)], stdout=subprocess.DEVNULL) as process:
         try:

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from benchmarks.measure import machine
+from benchmarks.measure import free_port, machine
 from hyperrec_jax import experiment, workdir
 from hyperrec_jax.data.prepare import main as prepare
 from hyperrec_jax.data.store import Store
@@ -74,9 +73,7 @@ class Run:
             *[f"--config.data.store={store}", f"--config.train.epochs={epochs}", *OPTIONS],
             *["--workdir", str(folder)],
         ]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         joined = ["--coordinator", address, "--num_processes", str(processes), "--process_id"]
         self.processes = [
             subprocess.Popen(

@@ -67,6 +67,14 @@ class Scores:
     logits: np.ndarray
     labels: np.ndarray
 
+    def table(self, metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+        """`metric(labels, logits)` of each ray and task, float64 `[ray, task]`."""
+        values = [
+            [metric(labels, logits) for labels, logits in zip(self.labels, ray, strict=True)]
+            for ray in self.logits
+        ]
+        return np.array(values, np.float64)
+
 
 def score_split(
     score: ScoreFn,
@@ -252,15 +260,7 @@ def evaluate_front(
       tasks: Names of the tasks.
       preferences: `[ray, task]`, or None for a model that takes none.
     """
-
-    def table(metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-        pairs = [
-            [metric(labels, logits) for labels, logits in zip(scores.labels, ray, strict=True)]
-            for ray in scores.logits
-        ]
-        return np.array(pairs, np.float64)
-
-    auc, log_loss = table(metrics.auc), table(metrics.log_loss)
+    auc, log_loss = scores.table(metrics.auc), scores.table(metrics.log_loss)
     defined = ~np.isnan(auc).any(axis=0)
     rows = scores.labels.shape[1]
     positives = scores.labels.sum(axis=1, dtype=np.int64)
@@ -277,7 +277,7 @@ def evaluate_front(
         preferences=preferences,
         auc=auc,
         log_loss=log_loss,
-        calibration=table(metrics.calibration),
+        calibration=scores.table(metrics.calibration),
         non_dominated=(pareto.non_dominated(points) if any_defined else np.ones(len(points), bool)),
         hypervolume=pareto.hypervolume(points, 1.0) if any_defined else math.nan,
         relative_loss=relative,

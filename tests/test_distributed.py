@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.measure import free_port
 from hyperrec_jax import experiment, workdir
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.distributed import Cluster
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.log import read_metrics
-from tests.together import Together, free_port, members, run_together
+from tests.together import Together, members, run_together
 
 MODEL = [
     "--config.model.name=sharedbottom",

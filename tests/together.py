@@ -1,20 +1,13 @@
 """Several processes of one run, side by side."""
 
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from benchmarks.measure import free_port
 from tests.conftest import ROOT
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def members(arguments: Sequence[Any], count: int) -> list[list[Any]]:

@@ -11,6 +11,7 @@ from hyperrec_jax import metrics
 from hyperrec_jax.data import prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation import Scores
 from tests.conftest import TINY_MODEL
 
 ROWS = ("--rows", "3000", "--test-rows", "1000")
@@ -50,7 +51,7 @@ def _write_results(folder, store):
             where = folder / name / str(seed)
             where.mkdir(parents=True)
             tables = {
-                key: fronts._table(metric, labels, logits(values))
+                key: Scores(logits(values), labels).table(metric)
                 for key, metric in (("log_loss", metrics.log_loss), ("auc", metrics.auc))
             }
             np.savez(where / "result.npz", **tables, logits=logits(values), share=0.25)
@@ -94,7 +95,7 @@ def test_models_of_the_oracle_differ_by_their_preference(tiny, store, tmp_path):
     logits = fronts.oracle("synthetic_medium", 1, store, tmp_path)
     assert logits.shape == (3, 2, 1000)
     labels = store.split("test").slice(0, 1000)["labels"].T
-    losses = fronts._table(metrics.log_loss, labels, logits)
+    losses = Scores(logits, labels).table(metrics.log_loss)
     assert len(np.unique(losses.round(6), axis=0)) == 3
 
 

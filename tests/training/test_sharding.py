@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from benchmarks.measure import free_port
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training import sharding
 from tests.conftest import ROOT
-from tests.together import free_port, run_together
+from tests.together import run_together
 
 ENVIRONMENT = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
 
