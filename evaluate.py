@@ -25,13 +25,25 @@ _PREFERENCES = flags.DEFINE_string(
     "line. A preference has a weight for each task; it is normalised to sum 1.",
 )
 _RESAMPLES = flags.DEFINE_integer(
-    "resamples", 200, "Bootstrap resamples of the report's intervals; 0: none.", lower_bound=0
+    "resamples",
+    200,
+    "Bootstrap resamples, at least 2, that tell a difference from noise; 0: none.",
+    lower_bound=0,
 )
-_RANKING = flags.DEFINE_bool(
+_RANKING = flags.DEFINE_enum(
     "ranking",
-    False,
-    "Also rank each search (the data's group column) by one score for all tasks, the preference's "
-    "weights over calibrated log-odds: NDCG@10, MAP and grouped AUC a task, in ranking.csv.",
+    None,
+    ["weights", "learned"],
+    "Also rank each search (the data's group column) by one score for all tasks: NDCG@10, MAP and "
+    "grouped AUC a task, in ranking.csv. weights: the preference's over calibrated log-odds; "
+    "learned: a head that the preference generates, fitted on the validation rows, in fusion.npz.",
+)
+_AGAINST = flags.DEFINE_list(
+    "against",
+    [],
+    "Workdirs of other runs on the same data, commas between, such as a single-task model or one "
+    "model a compromise: what this model loses to them at its ends, how much of the way between "
+    "theirs it covers.",
 )
 _STORE = flags.DEFINE_string("store", None, "Data, if it has moved since training.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder; default <workdir>/evaluation/<split>.")
@@ -41,6 +53,8 @@ distributed.define_flags()
 def main() -> int:
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: the folder that train.py wrote")
+    if _RESAMPLES.value == 1:
+        raise UserError("--resamples=1: a deviation needs at least 2; 0 leaves the bootstrap out")
     workdir = Path(_WORKDIR.value)
     with distributed.joined(distributed.cluster_from_flags()):
         _evaluate(workdir)
@@ -49,7 +63,15 @@ def main() -> int:
 
 def _evaluate(workdir: Path) -> None:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-    from hyperrec_jax import experiment, html_report, preferences, processes, report
+    from hyperrec_jax import (
+        comparison,
+        evaluation,
+        experiment,
+        html_report,
+        preferences,
+        processes,
+        report,
+    )
     from hyperrec_jax.data.store import Store
 
     trained = experiment.load(workdir)
@@ -59,23 +81,38 @@ def _evaluate(workdir: Path) -> None:
         else _GRID.value
     )
     store = Store.open(Path(_STORE.value or trained.config["data"]["store"]))
-    scored, scores = trained.score(store, _SPLIT.value, rays, progress=processes.is_first())
+
+    def score(run: experiment.Trained) -> tuple[evaluation.Front, evaluation.Scores]:
+        return run.score(
+            store,
+            _SPLIT.value,
+            rays,
+            resamples=_RESAMPLES.value,
+            progress=processes.is_first(),
+        )
+
+    front, scores = score(trained)
+    others = {path: score(experiment.load(Path(path)))[0] for path in _AGAINST.value}
+    against = comparison.compare(front, others) if others else None
     split = store.split(_SPLIT.value)
     trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
     output = Path(_OUTPUT.value or workdir / "evaluation" / _SPLIT.value)
-    ranking = None
+    ranking = fused = None
     if _RANKING.value:
-        ranking = trained.rank(store, scores, _SPLIT.value, scored.preferences)
+        if _RANKING.value == "learned":
+            fused = trained.fit_fusion(store, front.preferences)
+        ranking = trained.rank(store, scores, _SPLIT.value, front.preferences, fused)
 
     def write() -> None:
-        details = html_report.details(
-            workdir, trained, split, scores, scored, resamples=_RESAMPLES.value
-        )
-        front = dataclasses.replace(scored, trade_off=details.trade_off)
-        report.write(front, output, details)
+        details = html_report.details(workdir, trained, split, scores, front)
+        report.write(front, output, details, against)
         print(report.front_summary(front))
+        if against:
+            print(report.comparison_summary(against))
         if ranking:
             report.write_ranking(front, ranking, output)
+            if fused:
+                fused.save(output / "fusion.npz")
             print(report.ranking_summary(front, ranking))
         print(f"written to {output}/")
 

@@ -106,7 +106,7 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
       `answer(rays [ray, task]) -> losses [seed, ray, task]`.
     """
     network = Hypernetwork(problem.num_variables)
-    sample = create_sampler("stratified", problem.num_tasks)
+    sample = create_sampler("stratified", problem.num_tasks, concentration=1.0, corners=0.1)
     normaliser = create_normaliser(
         "reference",
         problem.num_tasks,

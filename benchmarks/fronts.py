@@ -23,6 +23,7 @@ seeds:
 
 import argparse
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -60,6 +61,7 @@ NARROW: Overrides = {
     "optimizer.learning_rate": 3e-3,
     "optimizer.schedule": "cosine",
     "train.epochs": 4,
+    "train.steps_per_dispatch": 29,  # a third of an epoch
 }
 
 
@@ -95,7 +97,7 @@ DATASETS = {
     "census": Dataset(
         ("census-income",),
         {
-            "model.num_experts": 6,
+            "model.num_experts": 9,  # as many as ple has
             "model.num_shared_experts": 3,
             "model.num_task_experts": 3,
             "optimizer.learning_rate": 2e-3,
@@ -121,13 +123,20 @@ ABLATION: dict[str, Overrides] = {
     "+ losses over entropy": ORIGINAL | {"normaliser.name": "entropy"},
     "+ no cosine, losses over entropy": ORIGINAL
     | {"objective.name": "linear", "objective.weight": None, "normaliser.name": "entropy"},
-    "+ layer norm": ORIGINAL | {"model.norm": "layer"},
+    # Batch norm then has all preferences in every batch, as it has in evaluation.
+    "+ no cosine, a ray a row": ORIGINAL
+    | {
+        "objective.name": "linear",
+        "objective.weight": None,
+        "train.rays": None,
+        "train.ray_per_row": True,
+    },
     "+ a gate a task": ORIGINAL | {"model.gate_scope": "per_task"},
     "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
     "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},
     "+ film on towers": ORIGINAL | {"model.tower_adapter": "film"},
     "+ 8 stratified rays": ORIGINAL
-    | {"train.rays": 8, "sampler.name": "stratified", "sampler.concentration": None},
+    | {"train.rays": 8, "sampler.name": "stratified", "sampler.concentration": 1.0},
     "+ anchored experts, softmax": ORIGINAL
     | {"model.gate_anchors": True, "model.gate_activation": "softmax"},
     "default - anchored experts": {"model.gate_anchors": False},
@@ -135,14 +144,16 @@ ABLATION: dict[str, Overrides] = {
     "default - pooled norm": {"model.norm": "batch"},
     "default - losses over entropy": {"normaliser.name": "none"},
     "default - rays near the ends": {"sampler.concentration": 1.0},
-    "default - a ray a row, 1 a batch": {"train.rays": 1},
-    "default - a ray a row, 8 a batch": {"train.rays": 8, "sampler.name": "stratified"},
+    "default - rays that cover the simplex": {"sampler.name": "dirichlet"},
+    "default - a ray a batch": {"train.rays": 1},
+    "default - 8 rays a batch": {"train.rays": 8},
+    "default - a ray a row": {"train.ray_per_row": True},
 }
-FRONT = {"normaliser.name": "front", "sampler.name": "stratified", "train.rays": 8}
+FRONT = {"normaliser.name": "front", "train.rays": 8}
 OBJECTIVES: dict[str, Overrides] = {
     "linear, front": FRONT,
-    "linear, order": {"objective.order": 1.0, "sampler.name": "stratified"},
-    "cosine": {"objective.name": "cosine", "sampler.name": "stratified"},
+    "linear, order": {"objective.order": 1.0},
+    "cosine": {"objective.name": "cosine"},
     "chebyshev, front": FRONT | {"objective.name": "chebyshev"},
     "smooth_chebyshev, front": FRONT
     | {"objective.name": "smooth_chebyshev", "objective.temperature": 0.2},
@@ -175,12 +186,18 @@ UNCONDITIONED = {
 }
 VARIANTS: dict[str, Overrides] = {"default": {}, "plain": PLAIN} | UNCONDITIONED
 VARIANTS |= ABLATION | OBJECTIVES | CONDITIONINGS
+PRODUCT: dict[str, Overrides] = {
+    f"{objective} / {conditioning}": OBJECTIVES[objective] | CONDITIONINGS[conditioning]
+    for objective, conditioning in itertools.product(OBJECTIVES, CONDITIONINGS)
+}
+VARIANTS |= PRODUCT
 GROUPS = {
     "main": ("default", "gate: one a task", "original", "plain"),
     "unconditioned": tuple(UNCONDITIONED),
     "ablation": tuple(ABLATION),
     "objectives": tuple(OBJECTIVES),
     "conditionings": tuple(CONDITIONINGS),
+    "product": tuple(PRODUCT),
 }
 
 

@@ -42,10 +42,15 @@ def _train_together(config: dict[str, Any], store: Store, rays: np.ndarray) -> n
     def step(state: Any, ray: jax.Array, batch: Any) -> Any:
         return training.make_step(lambda key, count, progress: ray[None])(state, batch)[0]
 
+    def advance(states: Any, batch: Any) -> Any:
+        if len(rays) == 1:  # a plain product is faster than a batch of one
+            state = step(jax.tree.map(lambda leaf: leaf[0], states), weights[0], batch)
+            return jax.tree.map(lambda leaf: leaf[None], state)
+        return jax.vmap(step, in_axes=(0, 0, None))(states, weights, batch)
+
     @jax.jit
     def dispatch(states: Any, batches: Any) -> Any:
-        advance = jax.vmap(step, in_axes=(0, 0, None))
-        return jax.lax.scan(lambda s, b: (advance(s, weights, b), None), states, batches)[0]
+        return jax.lax.scan(lambda s, b: (advance(s, b), None), states, batches)[0]
 
     states = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (len(rays), *leaf.shape)), training.init()

@@ -39,7 +39,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.lazy_rows": 0,
         "train.prior_bias": False,
         "train.rays": 1,
-        "train.ray_per_row": False,
         "train.grid": 5,
         "train.patience": 2,
     },
@@ -125,7 +124,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.normaliser.nadir = placeholder(tuple)
 
     config.sampler = ConfigDict()
-    config.sampler.name = "dirichlet"
+    config.sampler.name = "stratified"
     config.sampler.concentration = placeholder(object)  # one number, or one a task
     config.sampler.corners = placeholder(float)
     config.sampler.start = placeholder(float)
@@ -142,10 +141,11 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.train = ConfigDict()
     config.train.batch_size = 2048
     config.train.epochs = 10
-    # Preferences: one a row where the objective is linear in the losses, which costs next to
-    # nothing; else several a batch, for which the experts run once.
-    config.train.ray_per_row = placeholder(bool)
-    config.train.rays = placeholder(int)  # a batch; 8, or 1 for objectives that compare gradients
+    # Preferences a batch, for which the experts run once: as many as tasks, so that each row
+    # serves every task; 8 where the objective is not linear in the losses, 1 where it compares
+    # gradients.
+    config.train.rays = placeholder(int)
+    config.train.ray_per_row = False
     config.train.patience = 2  # evaluations without a better hypervolume; 0 never stops early
     config.train.grid = 5  # preferences of the validation grid that selects the model
     config.train.steps_per_dispatch = 8  # steps compiled into one call

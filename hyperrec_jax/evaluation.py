@@ -6,6 +6,7 @@ that are allocated once (float32 `[ray, task, row]`), so that memory is known be
 
 import csv
 import dataclasses
+import functools
 import io
 import math
 from collections.abc import Callable
@@ -166,8 +167,7 @@ class Front:
         direction `1 / r` that balances them; NaN without a grid.
       obedience: Spearman correlation of each task's log loss with its weight, `[task]`; -1 where
         more weight always means less loss, NaN without a grid.
-      trade_off: Whether the grid trades off beyond the noise of the rows; None if no bootstrap was
-        asked for, or without a grid.
+      samples: Metrics on resamples of the rows, or None if no bootstrap was asked for.
     """
 
     split: str
@@ -186,7 +186,39 @@ class Front:
     span: float
     angle: float
     obedience: np.ndarray
-    trade_off: pareto.TradeOff | None = None
+    samples: metrics.Bootstrap | None = None
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether there are preferences to compare."""
+        return self.preferences is not None and len(self.preferences) > 1
+
+    @functools.cached_property
+    def auc_interval(self) -> np.ndarray | None:
+        """95% bootstrap interval, `[2, ray, task]`."""
+        return None if self.samples is None else metrics.interval(self.samples.auc)
+
+    @functools.cached_property
+    def log_loss_interval(self) -> np.ndarray | None:
+        """95% bootstrap interval, `[2, ray, task]`."""
+        return None if self.samples is None else metrics.interval(self.samples.log_loss)
+
+    @functools.cached_property
+    def trade_off(self) -> pareto.TradeOff | None:
+        """Whether the grid trades off beyond the noise of the rows; None without bootstrap."""
+        if self.samples is None or self.preferences is None or not self.has_grid:
+            return None
+        return pareto.trade_off(self.preferences, self.samples.log_loss)
+
+    @functools.cached_property
+    def non_dominated_beyond_noise(self) -> float | None:
+        """Part of the grid that no other preference dominates in log loss in 95% of the resamples.
+
+        None without bootstrap.
+        """
+        if self.samples is None:
+            return None
+        return pareto.non_dominated_fraction(self.log_loss, self.samples.log_loss)
 
     @property
     def undefined_tasks(self) -> tuple[str, ...]:
@@ -229,6 +261,7 @@ class Front:
             "hypervolume": self.hypervolume,
             "hypervolume_reference": [1.0] * len(self.tasks),
             "non_dominated_fraction": float(self.non_dominated.mean()),
+            "non_dominated_fraction_beyond_noise": self.non_dominated_beyond_noise,
             "relative_loss": {
                 "definition": "log loss over the entropy of the base rate",
                 "hypervolume": self.loss_hypervolume,
@@ -250,7 +283,11 @@ class Front:
 
 
 def evaluate_front(
-    scores: Scores, split: str, tasks: tuple[str, ...], preferences: np.ndarray | None
+    scores: Scores,
+    split: str,
+    tasks: tuple[str, ...],
+    preferences: np.ndarray | None,
+    samples: metrics.Bootstrap | None = None,
 ) -> Front:
     """Turns scores into metrics.
 
@@ -259,6 +296,7 @@ def evaluate_front(
       split: Name of the split.
       tasks: Names of the tasks.
       preferences: `[ray, task]`, or None for a model that takes none.
+      samples: Of those scores, from `metrics.bootstrap`.
     """
     auc, log_loss = scores.table(metrics.auc), scores.table(metrics.log_loss)
     defined = ~np.isnan(auc).any(axis=0)
@@ -290,6 +328,7 @@ def evaluate_front(
             if grid is None
             else pareto.preference_correlation(grid, log_loss)
         ),
+        samples=samples,
     )
 
 

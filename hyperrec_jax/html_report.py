@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrec_jax import metrics, pareto
+from hyperrec_jax import metrics
 from hyperrec_jax import workdir as workdirs
 from hyperrec_jax.evaluation import Front, Scores
 from hyperrec_jax.training.log import read_metrics
@@ -41,9 +41,6 @@ class Details:
       config: Of the run.
       versions: Packages and devices of the run.
       history: Records of `metrics.jsonl`.
-      auc_interval: 95 % bootstrap interval, `[2, ray, task]`, or None.
-      log_loss_interval: The same for the log loss.
-      trade_off: Whether the grid trades off beyond the noise of the rows, or None.
       curves: Calibration curves of some rays: index of the ray -> one curve a task.
       expert_use: Share of each expert in the gates' weights, `[ray, gate, expert]`; one ray where
         the preference does not change them, None for models without gates.
@@ -53,9 +50,6 @@ class Details:
     config: dict[str, Any]
     versions: dict[str, Any]
     history: list[dict[str, Any]]
-    auc_interval: np.ndarray | None
-    log_loss_interval: np.ndarray | None
-    trade_off: pareto.TradeOff | None
     curves: dict[int, list[metrics.CalibrationCurve]]
     expert_use: np.ndarray | None
 
@@ -66,8 +60,6 @@ def details(
     split: Any,
     scores: Scores,
     front: Front,
-    *,
-    resamples: int,
 ) -> Details:
     """Collects what the report shows beside the front.
 
@@ -77,19 +69,7 @@ def details(
       split: The rows that were scored.
       scores: From `Trained.score`.
       front: From those scores.
-      resamples: Of the bootstrap over groups (over rows where there are none); 0 leaves the
-        intervals out. 200 take 4 s for 200,000 rows, 25 preferences and 2 tasks.
     """
-    intervals: list[np.ndarray | None] = [None, None]
-    trade_off = None
-    if resamples:
-        groups = split.groups(0, len(split)) if trained.schema.group else None
-        samples = metrics.bootstrap(
-            scores.labels, scores.logits, groups=groups, resamples=resamples
-        )
-        intervals = [metrics.interval(samples.auc), metrics.interval(samples.log_loss)]
-        if front.preferences is not None and len(front.preferences) > 1 and resamples > 1:
-            trade_off = pareto.trade_off(front.preferences, samples.log_loss)
     last = len(front.auc) - 1
     curves = {
         ray: [
@@ -103,9 +83,6 @@ def details(
         config=workdirs.flatten(trained.config),
         versions=workdirs.load_versions(workdir),
         history=read_metrics(workdir),
-        auc_interval=intervals[0],
-        log_loss_interval=intervals[1],
-        trade_off=trade_off,
         curves=curves,
         expert_use=_expert_use(trained, split, front.preferences),
     )
@@ -149,13 +126,11 @@ def _mean_weights(noted: Any) -> list[jax.Array]:
 def render(front: Front, extra: Details) -> str:
     """The page."""
     sections = [
-        ("Front", _figure(lambda: _draw_front(front, extra)), _FRONT_NOTE),
-        ("Preferences", _table(front, extra), _TABLE_NOTE),
+        ("Front", _figure(lambda: _draw_front(front)), _FRONT_NOTE),
+        ("Preferences", _table(front), _TABLE_NOTE),
     ]
-    if front.preferences is not None and len(front.auc) > 1:
-        sections.append(
-            ("Against the weight", _figure(lambda: _draw_weights(front, extra)), _WEIGHT_NOTE)
-        )
+    if front.has_grid:
+        sections.append(("Against the weight", _figure(lambda: _draw_weights(front)), _WEIGHT_NOTE))
     sections.append(
         ("Calibration", _figure(lambda: _draw_calibration(front, extra)), _CALIBRATION_NOTE)
     )
@@ -174,8 +149,8 @@ def render(front: Front, extra: Details) -> str:
         facts["preferences"] = f"{len(front.auc)}"
         facts["not dominated"] = f"{int(front.non_dominated.sum())}"
     facts["hypervolume"] = _number(front.hypervolume)
-    if extra.trade_off is not None:
-        facts["trade-off"] = "yes" if extra.trade_off.found else "none here"
+    if front.trade_off is not None:
+        facts["trade-off"] = "yes" if front.trade_off.found else "none here"
     for task, count in zip(front.tasks, front.positives, strict=True):
         facts[f"positives of {task}"] = f"{count:,}"
     cards = "".join(
@@ -217,7 +192,7 @@ def _number(value: float) -> str:
     return "undefined" if np.isnan(value) else f"{value:.4f}"
 
 
-def _table(front: Front, extra: Details) -> str:
+def _table(front: Front) -> str:
     records = front.records()
     names = list(records[0])
     heads = "".join(
@@ -232,7 +207,7 @@ def _table(front: Front, extra: Details) -> str:
                 cells.append(f'<td data-value="{int(value)}">{"yes" if value else "no"}</td>')
                 continue
             kind, _, task = name.partition("/")
-            samples = {"auc": extra.auc_interval, "log_loss": extra.log_loss_interval}.get(kind)
+            samples = {"auc": front.auc_interval, "log_loss": front.log_loss_interval}.get(kind)
             shown = _number(value)
             if samples is not None and not np.isnan(value):
                 low, high = samples[:, ray, front.tasks.index(task)]
@@ -316,11 +291,11 @@ def _new_figure(panels: int, height: float = 3.6, columns: int = 3) -> tuple[Any
     return figure, axes
 
 
-def _draw_front(front: Front, extra: Details) -> Any:
+def _draw_front(front: Front) -> Any:
     tasks = range(len(front.tasks))
     pairs = [(a, b) for a in tasks for b in tasks if a < b][:MAX_PAIRS] or [(0, 0)]
     # The intervals may be far wider than the front: it is drawn without them first.
-    intervals = [None] if extra.auc_interval is None else [None, extra.auc_interval]
+    intervals = [None] if front.auc_interval is None else [None, front.auc_interval]
     views = [(pair, interval) for interval in intervals for pair in pairs]
     figure, axes = _new_figure(len(views), 4.2, columns=2 if len(pairs) == 1 else 3)
     colours = None if front.preferences is None else "cividis"
@@ -358,7 +333,7 @@ def _draw_front(front: Front, extra: Details) -> Any:
     return figure
 
 
-def _draw_weights(front: Front, extra: Details) -> Any:
+def _draw_weights(front: Front) -> Any:
     assert front.preferences is not None
     figure, (losses, areas) = _new_figure(2)
     for index, task in enumerate(front.tasks):
@@ -372,8 +347,8 @@ def _draw_weights(front: Front, extra: Details) -> Any:
             "label": task,
         }
         for panel, values, interval, scale in (
-            (losses, front.log_loss, extra.log_loss_interval, front.log_loss[:, index].min()),
-            (areas, front.auc, extra.auc_interval, None),
+            (losses, front.log_loss, front.log_loss_interval, front.log_loss[:, index].min()),
+            (areas, front.auc, front.auc_interval, None),
         ):
 
             def shown(raw: np.ndarray, scale: float | None = scale) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike
 
 from hyperrec_jax import factory
@@ -43,9 +44,7 @@ def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float 
 
     Args:
       num_tasks: Number of tasks.
-      concentration: One number, or one a task. 1 is uniform on the simplex, less favours the
-        corners, more the centre. What lies between two ends that a model serves well it mostly
-        serves well, too; the ends need their rows (`benchmarks/fronts.py`).
+      concentration: One number, or one a task; see `stratified`.
       corners: Probability that a ray is replaced by a corner (all weight on one task).
     """
     alpha = _concentration(concentration, num_tasks)
@@ -59,27 +58,38 @@ def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float 
     return sample
 
 
-def stratified(num_tasks: int, *, corners: float = 0.1) -> Sampler:
-    """Rays uniform on the simplex that cover it in every batch.
+def stratified(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float = 0.0) -> Sampler:
+    """Rays of a Dirichlet distribution that cover the simplex evenly in every batch.
 
-    A Latin hypercube (McKay et al. 1979) mapped onto the simplex by stick breaking: with two tasks
-    each of the `num_rays` equal parts of the simplex holds one ray. Rays come in random order.
+    A lattice in the unit cube, shifted at random (Cranley & Patterson 1976, SIAM Journal on
+    Numerical Analysis 13) and mapped onto the simplex by stick breaking: each ray alone is a draw
+    from the distribution; with two tasks each of `num_rays` parts of the simplex of equal
+    probability holds one ray. As the lattice is a constant, thousands of rays cost little.
 
     Args:
       num_tasks: Number of tasks.
+      concentration: Of the Dirichlet distribution; one number, or one a task. 1 is uniform on the
+        simplex, less favours the corners, more the centre. What lies between two ends that a model
+        serves well it mostly serves well, too; the ends need their rows (`benchmarks/fronts.py`).
       corners: Probability that a ray is replaced by a corner (all weight on one task).
     """
+    alpha = _concentration(concentration, num_tasks)
     _check_probability("corners", corners)
+    quantiles = _stick_quantiles(alpha)
 
     def sample(key: jax.Array, num_rays: int, progress: jax.Array | float) -> jax.Array:
-        order_key, place_key, corner_key = jax.random.split(key, 3)
-        strata = jnp.broadcast_to(jnp.arange(num_rays)[:, None], (num_rays, num_tasks - 1))
-        strata = jax.random.permutation(order_key, strata, axis=0, independent=True)
-        cube = (strata + jax.random.uniform(place_key, strata.shape)) / num_rays
-        # The k-th break leaves a part u^(1/(m-k)) of the stick: uniform on the simplex.
-        left = jnp.cumprod(cube ** (1 / jnp.arange(num_tasks - 1, 0, -1)), axis=1)
+        shift_key, corner_key = jax.random.split(key)
+        shift = jax.random.uniform(shift_key, (num_tasks - 1,))
+        cube = (_lattice(num_rays, num_tasks - 1) + shift) % 1.0
+        place = cube * (len(quantiles) - 1)
+        knot = jnp.minimum(place.astype(jnp.int32), len(quantiles) - 2)
+        low, high = (
+            jnp.take_along_axis(jnp.asarray(quantiles), index, axis=0) for index in (knot, knot + 1)
+        )
+        breaks = low + (place - knot) * (high - low)
         ends = jnp.ones((num_rays, 1))
-        rays = jnp.concatenate([ends, left], 1) - jnp.concatenate([left, 0 * ends], 1)
+        left = jnp.concatenate([ends, jnp.cumprod(1 - breaks, axis=1)], axis=1)
+        rays = left * jnp.concatenate([breaks, ends], axis=1)
         return _with_corners(corner_key, rays, corners)
 
     return sample
@@ -246,6 +256,31 @@ def _with_corners(key: jax.Array, rays: jax.Array, probability: jax.Array | floa
     chosen = jax.random.bernoulli(chosen_key, probability, (num_rays, 1))
     tasks = jax.random.randint(task_key, (num_rays,), 0, num_tasks)
     return jnp.where(chosen, jax.nn.one_hot(tasks, num_tasks), rays)
+
+
+def _lattice(points: int, dimensions: int) -> np.ndarray:
+    """Points that fill the unit cube evenly, `[point, dimension]`, in an order without a pattern.
+
+    The first coordinate has the multiples of `1 / points`, the others the additive recurrence of
+    the powers of a generalised golden ratio (Kronecker's sequence).
+    """
+    ratio = 2.0
+    for _ in range(64):  # the root of x^d = x + 1, by fixed-point iteration
+        ratio = (1 + ratio) ** (1 / max(dimensions, 2))
+    index = np.arange(points)[:, None]
+    steps = np.array([1 / points, *ratio ** -np.arange(1.0, dimensions)])[:dimensions]
+    lattice = (index * steps) % 1.0
+    return np.random.default_rng(0).permutation(lattice).astype(np.float32)
+
+
+def _stick_quantiles(alpha: np.ndarray, knots: int = 4097) -> np.ndarray:
+    """Quantiles of the parts that stick breaking takes, `[knot, task - 1]`, at even probabilities.
+
+    Of what the tasks before have left, task `i` takes a part ~ Beta(alpha_i, sum of those after).
+    """
+    after = alpha[::-1].cumsum()[::-1][1:]
+    probabilities = np.linspace(0, 1, knots)[:, None]
+    return scipy.special.betaincinv(alpha[:-1], after, probabilities).astype(np.float32)
 
 
 def _concentration(value: ArrayLike, num_tasks: int) -> np.ndarray:

@@ -136,7 +136,7 @@ class RankingFront(NamedTuple):
 
 def ranking_front(
     labels: ArrayLike,
-    logits: ArrayLike,
+    scores: ArrayLike,
     groups: ArrayLike,
     preferences: ArrayLike,
     k: int = 10,
@@ -145,24 +145,22 @@ def ranking_front(
 
     Args:
       labels: 0 or 1, `[task, row]`.
-      logits: Calibrated log-odds: `[ray, task, row]` from a conditioned model, under each
-        preference its own, or `[task, row]`, the same under all.
+      scores: One score a row for all tasks, under each preference, `[ray, row]`.
       groups: The search of each row, `[row]`.
       preferences: `[ray, task]`.
       k: Ranks that count for NDCG.
     """
-    truth, values = np.asarray(labels), np.asarray(logits)
+    truth, values = np.asarray(labels), np.asarray(scores)
     rays = np.asarray(preferences, np.float64)
-    if truth.ndim != 2 or values.shape not in (truth.shape, (len(rays), *truth.shape)):
+    if truth.ndim != 2 or values.shape != (len(rays), truth.shape[1]):
         raise ValueError(
-            f"labels {truth.shape} must be [task, row], logits {values.shape} the same or with "
-            f"{len(rays)} rays before"
+            f"labels {truth.shape} must be [task, row], scores {values.shape} [ray, row] for "
+            f"{len(rays)} rays"
         )
     shape = (len(rays), len(truth))
     ndcg, precision, areas = np.empty(shape), np.empty(shape), np.empty(shape)
     counted, skipped = np.zeros(len(truth), np.int64), np.zeros(len(truth), np.int64)
-    for index, ray in enumerate(rays):
-        score = fused_score(values if values.ndim == 2 else values[index], ray)
+    for index, score in enumerate(values):
         ranking = GroupRanking(score, groups)
         for task, target in enumerate(truth):
             result = ranking.auc(target)

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hyperrec_jax import html_report
 from hyperrec_jax import workdir as workdirs
+from hyperrec_jax.comparison import Comparison
 from hyperrec_jax.data import files
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import Front
@@ -66,6 +69,11 @@ def front_summary(front: Front) -> str:
         [*(record[name] for name in names), "*" if record["non_dominated"] else ""]
         for record in records
     ]
+    beyond_noise = ""
+    if front.non_dominated_beyond_noise is not None:
+        beyond_noise = (
+            f"; by log loss, beyond the noise of the rows: {front.non_dominated_beyond_noise:.0%}"
+        )
     lines = [
         f"{front.split}: {front.rows:,} rows; positives "
         + ", ".join(
@@ -74,7 +82,8 @@ def front_summary(front: Front) -> str:
         table([*(name.replace("preference/", "r ") for name in names), "*"], rows),
         f"hypervolume {front.hypervolume:.4f} of 1 - AUC from the reference point "
         f"({', '.join('1' for _ in front.tasks)}); * not dominated: "
-        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences",
+        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences"
+        + beyond_noise,
     ]
     if front.preferences is not None and len(front.preferences) > 1:
         lines.append(
@@ -107,6 +116,27 @@ def front_summary(front: Front) -> str:
     return "\n".join(lines)
 
 
+def comparison_summary(comparison: Comparison) -> str:
+    """The front beside other models on the same rows."""
+    records = comparison.records()
+    tasks = comparison.front.tasks
+    lines = [table(list(records[0]), [list(record.values()) for record in records])]
+    deviations = comparison.deviation
+    regrets = ", ".join(
+        f"{task} {regret:+.5f}" + ("" if deviations is None else f" ± {deviations[index]:.5f}")
+        for index, (task, regret) in enumerate(zip(tasks, comparison.regret, strict=True))
+    )
+    lines.append(
+        f"log loss where a task weighs most, minus that of the best other model: {regrets}"
+    )
+    if not np.isnan(comparison.covered).all():
+        covered = ", ".join(
+            f"{task} {part:.2f}" for task, part in zip(tasks, comparison.covered, strict=True)
+        )
+        lines.append(f"part of the way between the other models' ends: {covered}")
+    return "\n".join(lines)
+
+
 def ranking_summary(front: Front, ranking: RankingFront) -> str:
     """The list of the fused score, measured by each task's labels."""
     rows = ranking_records(front, ranking)
@@ -117,8 +147,8 @@ def ranking_summary(front: Front, ranking: RankingFront) -> str:
         for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
     )
     return (
-        f"one list a search, by the preference's weights over calibrated log-odds; searches that "
-        f"count: {searches}\n{table(names, [list(row.values()) for row in rows[::step]])}"
+        f"one list a search, for all tasks; searches that count: {searches}\n"
+        f"{table(names, [list(row.values()) for row in rows[::step]])}"
     )
 
 
@@ -148,15 +178,27 @@ def write_ranking(front: Front, ranking: RankingFront, folder: Path) -> None:
         file.write(("\n".join(lines) + "\n").encode())
 
 
-def write(front: Front, folder: Path, details: html_report.Details) -> None:
+def write(
+    front: Front,
+    folder: Path,
+    details: html_report.Details,
+    comparison: Comparison | None = None,
+) -> None:
     """Writes `front.json`, `front.csv`, `front.png` and `report.html`.
+
+    Args:
+      front: From `Trained.evaluate`.
+      folder: Made if it is missing.
+      details: From `html_report.details`.
+      comparison: With other models, for the JSON.
 
     Raises:
       UserError: the folder can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        workdirs.write_json(folder / "front.json", front.to_dict())
+        against = {"against": comparison.to_dict()} if comparison else {}
+        workdirs.write_json(folder / "front.json", front.to_dict() | against)
         (folder / "front.csv").write_text(front.to_csv(), "utf-8")
         plot(front, folder / "front.png")
         (folder / "report.html").write_text(html_report.render(front, details), "utf-8")

@@ -16,6 +16,7 @@ import pytest
 
 from hyperrec_jax import experiment, workdir
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.fusion import Fusion
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
 from tests.conftest import ROOT, write_own_data
@@ -87,7 +88,9 @@ def _train(store, folder):
 
 
 def test_evaluate_writes_the_front(command, trained):
-    output = command("evaluate.py", "--workdir", trained, "--grid", 7, "--ranking").stdout
+    output = command(
+        "evaluate.py", "--workdir", trained, "--grid", 7, "--ranking", "weights"
+    ).stdout
     assert "hypervolume" in output
     assert "trade" in output
     folder = trained / "evaluation" / "test"
@@ -105,6 +108,19 @@ def test_evaluate_writes_the_front(command, trained):
     assert len(ranks) == 7
     assert all(0 < float(row["ndcg@10/buy"]) <= 1 for row in ranks)
     assert "ndcg@10/click" in output
+
+
+def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
+    options = ["--grid", 3, "--ranking=learned", f"--against={trained}", "--output", tmp_path]
+    output = command("evaluate.py", "--workdir", trained, *options).stdout
+    assert "that of the best other model: click " in output
+    front = json.loads((tmp_path / "front.json").read_text())
+    assert [row["model"] for row in front["against"]["models"]] == ["this model", str(trained)]
+    fused = Fusion.load(tmp_path / "fusion.npz")
+    assert fused.score(np.zeros((2, 4)), [0.5, 0.5]).shape == (4,)
+    assert len((tmp_path / "ranking.csv").read_text().splitlines()) == 4
+    refused = command("evaluate.py", "--workdir", trained, "--resamples=1", code=2)
+    assert "at least 2" in refused.stderr
 
 
 def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, trained, tmp_path):

@@ -99,12 +99,22 @@ def test_relative_losses_are_over_the_entropy_of_the_base_rate(scores):
 def test_the_summary_tells_a_trade_off_from_noise(scores):
     front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
     assert "trade" not in report.front_summary(front)
-    for found, message in ((True, "the preference trades off"), (False, "no trade-off beyond")):
-        result = pareto.TradeOff(np.array([0.1, 0.2]), np.array([0.01, 0.02]), found)
-        told = dataclasses.replace(front, trade_off=result)
+    noise = np.random.default_rng(0).normal(size=(50, 3, 2))
+    line = np.linspace(0, 1, 3)
+    order = np.argsort(RAYS[:3, 0])
+    losses = np.empty((3, 2))
+    losses[order] = np.stack([1 - line, line], axis=1)  # obeys its weights
+    for size, found, message in (
+        (0.01, True, "the preference trades off"),
+        (9.0, False, "no trade-off beyond noise"),
+    ):
+        samples = metrics.Bootstrap(noise, losses + size * noise)
+        told = dataclasses.replace(front, samples=samples)
+        gain = pareto.trade_off(RAYS[:3], samples.log_loss).gain
         assert message in report.front_summary(told)
-        assert "click +0.10000 ± 0.01000" in report.front_summary(told)
+        assert f"click {gain[0]:+.5f} ± " in report.front_summary(told)
         assert told.to_dict()["trade_off"]["found"] is found
+        assert told.to_dict()["non_dominated_fraction_beyond_noise"] > 0
 
 
 def test_one_list_a_search_is_ranked_under_every_preference(trained_run, small_store):

@@ -21,9 +21,9 @@ NASTY = '<img src=x onerror="alert(1)">$_{'
 @pytest.fixture(scope="module")
 def evaluated(trained_run, small_store):
     trained = experiment.load(trained_run)
-    front, scores = trained.score(small_store, "test", 5)
+    front, scores = trained.score(small_store, "test", 5, resamples=30)
     split = small_store.split("test")
-    extra = html_report.details(trained_run, trained, split, scores, front, resamples=30)
+    extra = html_report.details(trained_run, trained, split, scores, front)
     return front, extra
 
 
@@ -76,9 +76,9 @@ def test_the_download_is_the_front(evaluated):
 
 def test_intervals_hold_their_points_and_experts_share(evaluated):
     front, extra = evaluated
-    low, high = extra.auc_interval
+    low, high = front.auc_interval
     assert ((low < front.auc) & (front.auc < high)).all()
-    low, high = extra.log_loss_interval
+    low, high = front.log_loss_interval
     assert ((low < front.log_loss) & (front.log_loss < high)).all()
     assert extra.expert_use.shape == (5, 1, 2)
     np.testing.assert_allclose(extra.expert_use.sum(axis=-1), 1)
@@ -123,13 +123,14 @@ def test_one_class_no_preference_and_three_tasks(evaluated):
     front, extra = evaluated
     auc = front.auc.copy()
     auc[:, 1] = np.nan
-    interval = extra.auc_interval.copy()
-    interval[..., 1] = np.nan
-    one_class = dataclasses.replace(front, auc=auc, positives=(100, 0))
-    page = html_report.render(one_class, dataclasses.replace(extra, auc_interval=interval))
+    areas = front.samples.auc.copy()
+    areas[..., 1] = np.nan
+    samples = front.samples._replace(auc=areas)
+    one_class = dataclasses.replace(front, auc=auc, positives=(100, 0), samples=samples)
+    page = html_report.render(one_class, extra)
     assert "AUC of buy is undefined" in page
-    plain = dataclasses.replace(extra, expert_use=None, auc_interval=None, log_loss_interval=None)
-    ignores = dataclasses.replace(front, preferences=None)
+    plain = dataclasses.replace(extra, expert_use=None)
+    ignores = dataclasses.replace(front, preferences=None, samples=None)
     page = html_report.render(ignores, plain)
     assert "Against the weight" not in page
     three = dataclasses.replace(
@@ -137,6 +138,7 @@ def test_one_class_no_preference_and_three_tasks(evaluated):
         tasks=("click", "cart", "buy"),
         positives=(300, 200, 100),
         preferences=np.random.default_rng(0).dirichlet([1, 1, 1], 5),
+        samples=None,
         **{name: getattr(front, name)[:, [0, 1, 1]] for name in ("auc", "log_loss", "calibration")},
     )
     curves = {ray: [pair[0], pair[1], pair[1]] for ray, pair in extra.curves.items()}

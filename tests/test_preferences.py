@@ -5,6 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,17 +55,42 @@ def test_corners_come_with_their_probability() -> None:
 
 @pytest.mark.parametrize("num_rays", [1, 2, 16, 37])
 def test_stratified_puts_one_ray_into_each_part(num_rays: int) -> None:
-    rays = create_sampler("stratified", 2, corners=0.0)(jax.random.key(3), num_rays, 0)
+    rays = create_sampler("stratified", 2, concentration=1.0)(jax.random.key(3), num_rays, 0)
     parts = np.sort(np.asarray(rays)[:, 1])
     edges = np.arange(num_rays + 1) / num_rays
     assert (parts >= edges[:-1] - 1e-6).all()
     assert (parts <= edges[1:] + 1e-6).all()
 
 
-def test_stratified_is_uniform_on_the_simplex() -> None:
-    rays = np.asarray(create_sampler("stratified", 4, corners=0.0)(jax.random.key(0), 20_000, 0))
-    np.testing.assert_allclose(rays.mean(axis=0), 1 / 4, atol=0.005)
-    np.testing.assert_allclose(rays.var(axis=0), 3 / 80, rtol=0.05)  # Dirichlet(1, 1, 1, 1)
+@settings(deadline=None, max_examples=30)
+@given(
+    alpha=st.lists(st.floats(0.05, 20), min_size=2, max_size=5),
+    num_rays=st.sampled_from([1, 3, 100]),
+)
+def test_stratified_rays_are_draws_from_their_distribution(
+    alpha: list[float], num_rays: int
+) -> None:
+    sampler = create_sampler("stratified", len(alpha), concentration=alpha)
+    sample = jax.jit(jax.vmap(lambda key: sampler(key, num_rays, 0)))
+    rays = sample(jax.random.split(jax.random.key(1), 3000 // num_rays)).reshape(-1, len(alpha))
+    np.testing.assert_allclose(rays.sum(axis=1), 1, atol=1e-6)
+    for task, own in enumerate(alpha):
+        # Each weight is Beta(alpha_i, the rest); 1.95 / sqrt(n) is exceeded once in 1,000 times.
+        marginal = scipy.stats.beta(own, sum(alpha) - own)
+        values = np.asarray(rays[:, task], np.float64)
+        grid = np.linspace(0.01, 0.99, 50)
+        gap = np.abs((values[:, None] <= grid).mean(axis=0) - marginal.cdf(grid)).max()
+        assert gap < 2.5 / math.sqrt(len(values))
+
+
+def test_stratified_covers_the_simplex_of_many_tasks_better_than_chance() -> None:
+    options = {"concentration": 1.0}
+    far = {}
+    for name in ("stratified", "dirichlet"):
+        rays = np.asarray(create_sampler(name, 3, **options)(jax.random.key(0), 64, 0))
+        places = das_dennis(3, 12)
+        far[name] = np.linalg.norm(places[:, None] - rays, axis=-1).min(axis=1).mean()
+    assert far["stratified"] < 0.9 * far["dirichlet"]
 
 
 def test_schedule_runs_from_centre_to_corners() -> None:

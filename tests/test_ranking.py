@@ -58,7 +58,7 @@ def test_fused_score_weights_the_tasks() -> None:
 def test_front_runs_from_one_tasks_order_to_the_others() -> None:
     labels, log_odds, groups = conflicting_searches()
     rays = das_dennis(2, 10)
-    front = ranking_front(labels, log_odds, groups, rays)
+    front = ranking_front(labels, [fused_score(log_odds, ray) for ray in rays], groups, rays)
     for name, metric in [
         ("ndcg", metrics.ndcg_at_k),
         ("average_precision", metrics.mean_average_precision),
@@ -80,15 +80,14 @@ def test_front_runs_from_one_tasks_order_to_the_others() -> None:
         assert front.skipped[task] == len(sizes) - mixed.sum()
 
 
-def test_front_takes_each_rays_own_logits() -> None:
+def test_front_takes_each_rays_own_scores() -> None:
     labels, log_odds, groups = conflicting_searches(50)
     rays = np.array([[1.0, 0.0], [0.5, 0.5]])
-    shared = ranking_front(labels, log_odds, groups, rays)
-    own = ranking_front(labels, np.stack([log_odds, -log_odds]), groups, rays)
-    np.testing.assert_array_equal(own.ndcg[0], shared.ndcg[0])
-    np.testing.assert_allclose(own.grouped_auc[1], 1 - shared.grouped_auc[1])
-    with pytest.raises(ValueError, match="2 rays before"):
-        ranking_front(labels, np.stack([log_odds] * 3), groups, rays)
+    scores = np.stack([log_odds[0], -log_odds[0]])
+    front = ranking_front(labels, scores, groups, rays)
+    np.testing.assert_allclose(front.grouped_auc[1], 1 - front.grouped_auc[0])
+    with pytest.raises(ValueError, match="for 2 rays"):
+        ranking_front(labels, np.stack([log_odds[0]] * 3), groups, rays)
 
 
 def test_calibration_decides_what_a_preference_means() -> None:
@@ -97,7 +96,8 @@ def test_calibration_decides_what_a_preference_means() -> None:
     confident = log_odds * np.array([[3.0], [1.0]], np.float32)
 
     def even_list(logits: np.ndarray) -> np.ndarray:
-        return ranking_front(labels, logits, groups, [[0.5, 0.5]]).grouped_auc[0]
+        score = fused_score(logits, [0.5, 0.5])
+        return ranking_front(labels, [score], groups, [[0.5, 0.5]]).grouped_auc[0]
 
     def calibrated(logits: np.ndarray) -> np.ndarray:
         return fit_calibrator(labels, logits).apply(logits)
