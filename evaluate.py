@@ -104,8 +104,8 @@ def _evaluate(workdir: Path) -> None:
         ranking = trained.rank(store, scores, _SPLIT.value, front.preferences, fused)
 
     def write() -> None:
-        details = html_report.details(workdir, trained, split, scores, front)
-        report.write(front, output, details, against)
+        details = html_report.details(workdir, trained, split, scores, front, against)
+        report.write(front, output, details)
         print(report.front_summary(front))
         if against:
             print(report.comparison_summary(against))

@@ -21,6 +21,7 @@ import numpy as np
 
 from hyperrec_jax import metrics
 from hyperrec_jax import workdir as workdirs
+from hyperrec_jax.comparison import Comparison
 from hyperrec_jax.evaluation import Front, Scores
 from hyperrec_jax.training.log import read_metrics
 
@@ -44,6 +45,7 @@ class Details:
       curves: Calibration curves of some rays: index of the ray -> one curve a task.
       expert_use: Share of each expert in the gates' weights, `[ray, gate, expert]`; one ray where
         the preference does not change them, None for models without gates.
+      comparison: With other models on the same rows, or None.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Details:
     history: list[dict[str, Any]]
     curves: dict[int, list[metrics.CalibrationCurve]]
     expert_use: np.ndarray | None
+    comparison: Comparison | None = None
 
 
 def details(
@@ -60,6 +63,7 @@ def details(
     split: Any,
     scores: Scores,
     front: Front,
+    comparison: Comparison | None = None,
 ) -> Details:
     """Collects what the report shows beside the front.
 
@@ -69,6 +73,7 @@ def details(
       split: The rows that were scored.
       scores: From `Trained.score`.
       front: From those scores.
+      comparison: Of that front with others.
     """
     last = len(front.auc) - 1
     curves = {
@@ -85,6 +90,7 @@ def details(
         history=read_metrics(workdir),
         curves=curves,
         expert_use=_expert_use(trained, split, front.preferences),
+        comparison=comparison,
     )
 
 
@@ -131,6 +137,8 @@ def render(front: Front, extra: Details) -> str:
     ]
     if front.has_grid:
         sections.append(("Against the weight", _figure(lambda: _draw_weights(front)), _WEIGHT_NOTE))
+    if extra.comparison is not None:
+        sections.append(("Against other models", _comparison(extra.comparison), _COMPARISON_NOTE))
     sections.append(
         ("Calibration", _figure(lambda: _draw_calibration(front, extra)), _CALIBRATION_NOTE)
     )
@@ -180,6 +188,10 @@ _TABLE_NOTE = "Click a heading to sort. Log loss in nats; calibration is predict
 _WEIGHT_NOTE = (
     "A model that obeys: the more weight a task has, the lower its loss, the higher its AUC."
 )
+_COMPARISON_NOTE = (
+    "The best of each model over its preferences. Regret: log loss where this model weighs the "
+    "task most, minus that of the other model that is best in it, with its deviation over resamples."
+)
 _CALIBRATION_NOTE = (
     "Predicted against observed rate in bins of equally many rows; the diagonal is calibrated."
 )
@@ -221,6 +233,25 @@ def _table(front: Front) -> str:
         f'<div class="wide"><table id="front"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _comparison(comparison: Comparison) -> str:
+    def row(cells: Sequence[Any], tag: str) -> str:
+        shown = (_number(cell) if isinstance(cell, float) else html.escape(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+
+    records = comparison.records()
+    rows = [row([_heading(name) for name in records[0]], "th")]
+    rows += [row(list(record.values()), "td") for record in records]
+    facts = []
+    for index, task in enumerate(comparison.front.tasks):
+        fact = f"{html.escape(task)}: regret {comparison.regret[index]:+.5f}"
+        if comparison.deviation is not None:
+            fact += f" ± {comparison.deviation[index]:.5f}"
+        if not np.isnan(comparison.covered[index]):
+            fact += f", covered {comparison.covered[index]:.0%} of the way between the others' ends"
+        facts.append(f"<li>{fact}</li>")
+    return f'<div class="wide"><table>{"".join(rows)}</table></div><ul>{"".join(facts)}</ul>'
 
 
 def _heading(name: str) -> str:

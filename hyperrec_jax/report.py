@@ -85,7 +85,7 @@ def front_summary(front: Front) -> str:
         f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences"
         + beyond_noise,
     ]
-    if front.preferences is not None and len(front.preferences) > 1:
+    if front.has_grid:
         lines.append(
             f"of log losses over the entropy of the base rate: hypervolume "
             f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
@@ -178,26 +178,15 @@ def write_ranking(front: Front, ranking: RankingFront, folder: Path) -> None:
         file.write(("\n".join(lines) + "\n").encode())
 
 
-def write(
-    front: Front,
-    folder: Path,
-    details: html_report.Details,
-    comparison: Comparison | None = None,
-) -> None:
+def write(front: Front, folder: Path, details: html_report.Details) -> None:
     """Writes `front.json`, `front.csv`, `front.png` and `report.html`.
-
-    Args:
-      front: From `Trained.evaluate`.
-      folder: Made if it is missing.
-      details: From `html_report.details`.
-      comparison: With other models, for the JSON.
 
     Raises:
       UserError: the folder can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        against = {"against": comparison.to_dict()} if comparison else {}
+        against = {"against": details.comparison.to_dict()} if details.comparison else {}
         workdirs.write_json(folder / "front.json", front.to_dict() | against)
         (folder / "front.csv").write_text(front.to_csv(), "utf-8")
         plot(front, folder / "front.png")

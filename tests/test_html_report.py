@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hyperrec_jax import experiment, html_report
+from hyperrec_jax import comparison, experiment, html_report
 from tests.models.test_models import make_model
 
 NASTY = '<img src=x onerror="alert(1)">$_{'
@@ -72,6 +72,18 @@ def test_the_download_is_the_front(evaluated):
     (encoded,) = re.findall(r"base64,([\w+/=]+)", page)
     rows = list(csv.DictReader(base64.b64decode(encoded).decode().splitlines()))
     assert [float(row["auc/click"]) for row in rows] == front.auc[:, 0].tolist()
+
+
+def test_other_models_stand_beside(evaluated):
+    front, extra = evaluated
+    result = comparison.compare(front, {NASTY: front})
+    page = html_report.render(front, dataclasses.replace(extra, comparison=result))
+    parser = _parse(page)
+    text = "".join(parser.text)
+    assert NASTY in text
+    assert not {"img"} & set(parser.tags)
+    assert "click: regret " in text
+    assert "Against other models" not in html_report.render(front, extra)
 
 
 def test_intervals_hold_their_points_and_experts_share(evaluated):
