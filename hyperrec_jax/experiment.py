@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hyperrec_jax import (
+    factory,
     fusion,
     metrics,
     models,
@@ -49,6 +50,39 @@ Config = dict[str, Any]
 def options(section: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a config section: all but its name, and but what is left to the default."""
     return {key: value for key, value in section.items() if key != "name" and value is not None}
+
+
+def settle(config: Config, schema: Schema) -> Config:
+    """The config with all that it leaves to defaults written out, so that a run outlives them.
+
+    Args:
+      config: A nested dictionary with the keys of `configs/base.py`.
+      schema: Of the data.
+
+    Raises:
+      UserError: an option is bad.
+    """
+    model = create_model(config, schema)
+    objective = _objective_name(config, model)
+    settled = {
+        key: dict(section) if isinstance(section, Mapping) else section
+        for key, section in config.items()
+    }
+    settled["objective"]["name"] = objective
+    settled["normaliser"]["name"] = normaliser = _normaliser_name(config, model)
+    settled["train"]["rays"] = _rays(
+        config["train"], model, _create_objective(config, model), schema.num_tasks
+    )
+    sampler = config["sampler"]["name"]
+    for section, known in (
+        ("model", models.model_options(config["model"]["name"])),
+        ("objective", factory.defaults("objective", objectives.OBJECTIVES, objective)),
+        ("normaliser", factory.defaults("normaliser", normalisation.NORMALISERS, normaliser)),
+        ("sampler", factory.defaults("sampler", preferences.SAMPLERS, sampler)),
+    ):
+        given = settled[section]
+        given |= {key: value for key, value in known.items() if given.get(key) is None}
+    return settled
 
 
 def create_model(config: Config, schema: Schema) -> Any:
@@ -112,7 +146,8 @@ def create_training(config: Config, store: Store) -> Training:
     settings, schema = config["train"], store.schema
     model = create_model(config, schema)
     objective = _create_objective(config, model)
-    rays, ray_per_row = _rays(settings, model, objective, schema.num_tasks)
+    rays = _rays(settings, model, objective, schema.num_tasks)
+    ray_per_row = settings["ray_per_row"]
     normaliser = _create_normaliser(config, store, model, compares_rays=rays > 1)
     sampler = preferences.create_sampler(
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
@@ -173,8 +208,16 @@ def create_training(config: Config, store: Store) -> Training:
     return Training(model, mesh, reader, make_step(sampler), make_step, init, template)
 
 
+def _objective_name(config: Config, model: Any) -> str:
+    return config["objective"]["name"] or ("linear" if model.conditioned else "uniform")
+
+
+def _normaliser_name(config: Config, model: Any) -> str:
+    return config["normaliser"]["name"] or ("entropy" if model.conditioned else "none")
+
+
 def _create_objective(config: Config, model: Any) -> Any:
-    name = config["objective"]["name"] or ("linear" if model.conditioned else "uniform")
+    name = _objective_name(config, model)
     objective = objectives.create_objective(name, **options(config["objective"]))
     if objective.conditioned and not model.conditioned and config["sampler"]["name"] != "fixed":
         raise UserError(
@@ -185,10 +228,10 @@ def _create_objective(config: Config, model: Any) -> Any:
     return objective
 
 
-def _rays(settings: Config, model: Any, objective: Any, num_tasks: int) -> tuple[int, bool]:
-    """How many preferences a batch has, and whether each row has its own instead."""
+def _rays(settings: Config, model: Any, objective: Any, num_tasks: int) -> int:
+    """How many preferences a batch has; 1 where each row has its own instead."""
     rays, ray_per_row = settings["rays"], settings["ray_per_row"]
-    if ray_per_row and rays is not None:
+    if ray_per_row and rays not in (None, 1):
         raise UserError(
             "train.rays is a number a batch, and train.ray_per_row gives each row its own: set one"
         )
@@ -205,12 +248,12 @@ def _rays(settings: Config, model: Any, objective: Any, num_tasks: int) -> tuple
             "an objective that compares gradients takes one preference a batch: "
             "--config.train.rays=1, without --config.train.ray_per_row"
         )
-    return rays, ray_per_row
+    return rays
 
 
 def _create_normaliser(config: Config, store: Store, model: Any, *, compares_rays: bool) -> Any:
     section = config["normaliser"]
-    name = section["name"] or ("entropy" if model.conditioned else "none")
+    name = _normaliser_name(config, model)
     extra = {}
     if name == "entropy":
         split = store.split("train")
@@ -240,6 +283,7 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
       UserError, TrainingError, Preempted: see `training.loop.fit`.
     """
     store = store or Store.open(Path(config["data"]["store"]))
+    config = settle(config, store.schema)
     settings = config["train"]
     training = create_training(config, store)
     processes.check_same({"config": repr(config), "store": store.fingerprint})

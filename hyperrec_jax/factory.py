@@ -24,13 +24,7 @@ def create(
     Raises:
       UserError: no such name, no such option, or an option that is missing.
     """
-    if name not in table:
-        raise UserError(f"no {kind} '{name}'; there are {', '.join(sorted(table))}")
-    known = {
-        key: parameter
-        for key, parameter in inspect.signature(table[name]).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    known = _keywords(kind, table, name)
     for key in options:
         if key not in known:
             choices = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -39,3 +33,28 @@ def create(
         if parameter.default is parameter.empty and key not in options:
             raise UserError(f"{kind} '{name}' needs the option '{key}'")
     return table[name](*args, **options)
+
+
+def defaults(kind: str, table: Mapping[str, Callable[..., Any]], name: str) -> dict[str, Any]:
+    """The options of `table[name]` that have a default, with it.
+
+    Raises:
+      UserError: no such name.
+    """
+    return {
+        key: parameter.default
+        for key, parameter in _keywords(kind, table, name).items()
+        if parameter.default is not parameter.empty
+    }
+
+
+def _keywords(
+    kind: str, table: Mapping[str, Callable[..., Any]], name: str
+) -> dict[str, inspect.Parameter]:
+    if name not in table:
+        raise UserError(f"no {kind} '{name}'; there are {', '.join(sorted(table))}")
+    return {
+        key: parameter
+        for key, parameter in inspect.signature(table[name]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }

@@ -190,7 +190,8 @@ _WEIGHT_NOTE = (
 )
 _COMPARISON_NOTE = (
     "The best of each model over its preferences. Regret: log loss where this model weighs the "
-    "task most, minus that of the other model that is best in it, with its deviation over resamples."
+    "task most, minus that of the other model that is best in it; with its deviation over "
+    "resamples of the rows."
 )
 _CALIBRATION_NOTE = (
     "Predicted against observed rate in bins of equally many rows; the diagonal is calibrated."

@@ -394,6 +394,7 @@ def import_checkpoint(
       UserError: the file can't be read or does not fit the model, or the folder holds a run.
     """
     state_dict = _load_state_dict(checkpoint)
+    config = experiment.settle(config, store.schema)
     training = experiment.create_training(config, store)
     vocabularies = [store.vocabulary(field.name).to_pylist() for field in store.schema.categorical]
     variables = convert(

@@ -1,6 +1,6 @@
 """The folder of a run: its config, versions, metrics and lock.
 
-config.json      the full config                   checkpoints/  the latest states
+config.json      the config, defaults written out  checkpoints/  the latest states
 versions.json    packages, Python, devices         best/         the selected state
 metrics.jsonl    a line a logged step or epoch     evaluation/   what evaluate.py wrote
 schema.json      what the model reads              vocabulary.arrow  the values behind the ids

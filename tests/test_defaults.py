@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hyperrec_jax import cli, defaults, models, normalisation, objectives, preferences
+from hyperrec_jax import (
+    cli,
+    defaults,
+    experiment,
+    models,
+    normalisation,
+    objectives,
+    preferences,
+)
 from hyperrec_jax.errors import UserError
 from tests.conftest import ROOT
 
@@ -94,3 +102,22 @@ def test_a_bad_config_is_told(path, preset, override, message):
     full = str(ROOT / path) if Path(ROOT / path).exists() else path
     with pytest.raises(UserError, match=message):
         cli.read_config(full, preset, {}, [override])
+
+
+def test_a_settled_config_stands_without_the_defaults(small_store):
+    config = defaults.get_config().to_dict()
+    settled = experiment.settle(config, small_store.schema)
+    assert settled["model"]["num_experts"] == 6
+    assert settled["model"]["bottom_widths"] == models.model_options("pomoe")["bottom_widths"]
+    assert settled["objective"]["name"] == "linear"
+    assert settled["normaliser"]["name"] == "entropy"
+    assert settled["sampler"]["concentration"] == 0.2
+    assert settled["train"]["rays"] == 2
+    assert settled["model"]["num_critics"] is None  # of another model
+    assert config == defaults.get_config().to_dict()
+    assert experiment.settle(settled, small_store.schema) == settled
+    plain = defaults.get_config()
+    plain.update({"model": {"name": "mmoe"}, "train": {"ray_per_row": False}})
+    settled = experiment.settle(plain.to_dict(), small_store.schema)
+    assert (settled["objective"]["name"], settled["train"]["rays"]) == ("uniform", 1)
+    assert "gate" not in experiment.options(settled["model"])

@@ -191,7 +191,7 @@ def test_selection_and_early_stopping(values, patience, best, epochs):
 def test_two_runs_on_one_workdir_are_refused(small_store, whole_run):
     from hyperrec_jax import workdir
 
-    config = tiny_config(small_store)
+    config = experiment.settle(tiny_config(small_store), small_store.schema)
     with (
         workdir.open_workdir(whole_run, config, small_store.schema),
         pytest.raises(UserError, match="another process"),

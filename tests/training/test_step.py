@@ -265,6 +265,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
         ({"model__name": "mmoe", "objective__name": "linear"}, "takes none"),
         ({"objective__name": "chebyshev", "train__ray_per_row": True}, "ray_per_row"),
         ({"objective__name": "epo", "train__rays": 2}, "one preference a batch"),
+        ({"train__rays": 2, "train__ray_per_row": True}, "set one"),
         ({"model__name": "nothing"}, "nothing"),
         ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
         ({"objective__name": "linear", "objective__weight": 0.1}, "no option 'weight'"),
