@@ -157,7 +157,11 @@ OBJECTIVES: dict[str, Overrides] = {
     "chebyshev, front": FRONT | {"objective.name": "chebyshev"},
     "smooth_chebyshev, front": FRONT
     | {"objective.name": "smooth_chebyshev", "objective.temperature": 0.2},
-    "hypervolume, front": FRONT | {"objective.name": "hypervolume"},
+    "hypervolume": {
+        "objective.name": "hypervolume",
+        "objective.weight": 0.05,
+        "train.rays": 16,
+    },
     "epo": {"objective.name": "epo"},
     "pareto_mtl": {"objective.name": "pareto_mtl"},
 }

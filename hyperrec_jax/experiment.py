@@ -148,7 +148,7 @@ def create_training(config: Config, store: Store) -> Training:
     objective = _create_objective(config, model)
     rays = _rays(settings, model, objective, schema.num_tasks)
     ray_per_row = settings["ray_per_row"]
-    normaliser = _create_normaliser(config, store, model, compares_rays=rays > 1)
+    normaliser = _create_normaliser(config, store, model, objective, rays)
     sampler = preferences.create_sampler(
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
     )
@@ -251,7 +251,7 @@ def _rays(settings: Config, model: Any, objective: Any, num_tasks: int) -> int:
     return rays
 
 
-def _create_normaliser(config: Config, store: Store, model: Any, *, compares_rays: bool) -> Any:
+def _create_normaliser(config: Config, store: Store, model: Any, objective: Any, rays: int) -> Any:
     section = config["normaliser"]
     name = _normaliser_name(config, model)
     extra = {}
@@ -263,7 +263,12 @@ def _create_normaliser(config: Config, store: Store, model: Any, *, compares_ray
     normaliser = normalisation.create_normaliser(
         name, store.schema.num_tasks, **options(section), **extra
     )
-    if normaliser.needs_rays and not compares_rays:
+    if normaliser.needs_rays and objective.directed:
+        raise UserError(
+            f"normaliser {name} moves the origin of the losses with every batch, and the objective "
+            "reads their direction from it: --config.normaliser.name=entropy or reference"
+        )
+    if normaliser.needs_rays and rays == 1:
         raise UserError(
             f"normaliser {name} compares the rays of a batch: --config.train.rays=8, without "
             "--config.train.ray_per_row"

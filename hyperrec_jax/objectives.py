@@ -37,6 +37,8 @@ class Objective:
       needs_gram: Whether gram must be given.
       linear: Whether the loss of several rays is a weighted sum of all their task losses, so that
         every row may have a ray of its own.
+      directed: Whether the direction of the losses from their origin matters, which must then stay
+        where it is.
       init: `init(num_tasks) -> state`, a pytree; empty for most.
       update: `update(state, task_losses [task]) -> state`, once a step.
     """
@@ -45,6 +47,7 @@ class Objective:
     conditioned: bool = True
     needs_gram: bool = False
     linear: bool = False
+    directed: bool = False
     init: Callable[[int], Any] = lambda num_tasks: ()
     update: Callable[[Any, Array], Any] = lambda state, task_losses: state
 
@@ -203,7 +206,7 @@ def hypervolume(*, reference: float = 1.1, weight: float = 1.0) -> Objective:
         spread = jax.vmap(_cosine)(losses, directions)
         return ((growth * losses).sum(axis=-1) - weight * spread).mean()
 
-    return Objective(loss)
+    return Objective(loss, directed=True)
 
 
 # Baselines that ignore the ray: one point, never a front.
@@ -336,7 +339,8 @@ def _scalarised(function: Callable[..., Array]) -> Callable[..., Objective]:
             scalarise = functools.partial(function, **options)
             return jax.vmap(scalarise)(_rows(task_losses), _rows(rays)).mean()
 
-        return Objective(loss, linear=function is linear)
+        directed = function in (cosine, cosine_original)
+        return Objective(loss, linear=function is linear, directed=directed)
 
     return construct
 

@@ -266,6 +266,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
         ({"objective__name": "chebyshev", "train__ray_per_row": True}, "ray_per_row"),
         ({"objective__name": "epo", "train__rays": 2}, "one preference a batch"),
         ({"train__rays": 2, "train__ray_per_row": True}, "set one"),
+        ({"objective__name": "hypervolume", "normaliser__name": "front"}, "moves the origin"),
+        ({"train__rays": 1, "normaliser__name": "front"}, "compares the rays"),
         ({"model__name": "nothing"}, "nothing"),
         ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
         ({"objective__name": "linear", "objective__weight": 0.1}, "no option 'weight'"),
