@@ -104,7 +104,8 @@ def test_a_batch_is_the_same_where_all_processes_share_its_rows(on_meshes, mesh)
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(on_meshes, mesh, origin):
     result = on_meshes[mesh]
     assert result["restored"] == on_meshes[origin]["saved"]
-    assert result["losses_after_restoring"][0] < on_meshes["one"]["losses"][0]
+    # Means over ten steps: the loss of one goes by the preferences that were drawn for it.
+    assert np.mean(result["losses_after_restoring"]) < np.mean(on_meshes["one"]["losses"][:10])
 
 
 def test_the_rules():
