@@ -110,6 +110,7 @@ DATASETS = {
 }
 
 ORIGINAL: Overrides = {"preset": "original", "model.code_widths": (64, 256, 64)}
+NO_COSINE: Overrides = {"objective.name": "linear", "objective.weight": None}
 PLAIN: Overrides = {
     "model.name": "omoe",
     "objective.name": "uniform",
@@ -119,18 +120,13 @@ PLAIN: Overrides = {
 
 ABLATION: dict[str, Overrides] = {
     "original": ORIGINAL,
-    "+ no cosine": ORIGINAL | {"objective.name": "linear", "objective.weight": None},
+    "+ no cosine": ORIGINAL | NO_COSINE,
     "+ losses over entropy": ORIGINAL | {"normaliser.name": "entropy"},
-    "+ no cosine, losses over entropy": ORIGINAL
-    | {"objective.name": "linear", "objective.weight": None, "normaliser.name": "entropy"},
+    "+ no cosine, losses over entropy": ORIGINAL | NO_COSINE | {"normaliser.name": "entropy"},
     # Batch norm then has all preferences in every batch, as it has in evaluation.
     "+ no cosine, a ray a row": ORIGINAL
-    | {
-        "objective.name": "linear",
-        "objective.weight": None,
-        "train.rays": None,
-        "train.ray_per_row": True,
-    },
+    | NO_COSINE
+    | {"train.rays": None, "train.ray_per_row": True},
     "+ a gate a task": ORIGINAL | {"model.gate_scope": "per_task"},
     "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
     "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},

@@ -42,16 +42,24 @@ class Comparison:
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary a model, the front's first: best values over its preferences."""
-        records = []
-        for name, front in {"this model": self.front, **self.others}.items():
-            record: dict[str, Any] = {"model": name}
-            for index, task in enumerate(front.tasks):
-                record[f"auc/{task}"] = float(front.auc[:, index].max())
-                record[f"log_loss/{task}"] = float(front.log_loss[:, index].min())
-            record["hypervolume"] = front.hypervolume
-            record["loss_hypervolume"] = front.loss_hypervolume
-            records.append(record)
-        return records
+        return [
+            {
+                "model": name,
+                **front.best(),
+                "hypervolume": front.hypervolume,
+                "loss_hypervolume": front.loss_hypervolume,
+            }
+            for name, front in {"this model": self.front, **self.others}.items()
+        ]
+
+    def regrets(self) -> dict[str, str]:
+        """The regret of each task as people read it, with its deviation if there is one."""
+        texts = {}
+        for index, task in enumerate(self.front.tasks):
+            texts[task] = f"{self.regret[index]:+.5f}"
+            if self.deviation is not None:
+                texts[task] += f" ± {self.deviation[index]:.5f}"
+        return texts
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""

@@ -226,6 +226,14 @@ class Front:
         pairs = zip(self.tasks, self.positives, strict=True)
         return tuple(task for task, count in pairs if count in (0, self.rows))
 
+    def best(self) -> dict[str, float]:
+        """The highest AUC and the lowest log loss of each task over the preferences."""
+        values = {}
+        for index, task in enumerate(self.tasks):
+            values[f"auc/{task}"] = float(self.auc[:, index].max())
+            values[f"log_loss/{task}"] = float(self.log_loss[:, index].min())
+        return values
+
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary a preference, for tables."""
         records = []

@@ -345,10 +345,7 @@ def _validation_record(front: Front) -> dict[str, float]:
         )
     record = {"value": front.hypervolume, "hypervolume": front.hypervolume}
     record["non_dominated_fraction"] = float(front.non_dominated.mean())
-    for index, task in enumerate(front.tasks):
-        record[f"auc/{task}"] = float(front.auc[:, index].max())
-        record[f"log_loss/{task}"] = float(front.log_loss[:, index].min())
-    return record
+    return record | front.best()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -245,12 +245,12 @@ def _comparison(comparison: Comparison) -> str:
     rows = [row([_heading(name) for name in records[0]], "th")]
     rows += [row(list(record.values()), "td") for record in records]
     facts = []
-    for index, task in enumerate(comparison.front.tasks):
-        fact = f"{html.escape(task)}: regret {comparison.regret[index]:+.5f}"
-        if comparison.deviation is not None:
-            fact += f" ± {comparison.deviation[index]:.5f}"
-        if not np.isnan(comparison.covered[index]):
-            fact += f", covered {comparison.covered[index]:.0%} of the way between the others' ends"
+    for (task, regret), covered in zip(
+        comparison.regrets().items(), comparison.covered, strict=True
+    ):
+        fact = f"{html.escape(task)}: regret {regret}"
+        if not np.isnan(covered):
+            fact += f", covered {covered:.0%} of the way between the others' ends"
         facts.append(f"<li>{fact}</li>")
     return f'<div class="wide"><table>{"".join(rows)}</table></div><ul>{"".join(facts)}</ul>'
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike
 
 from hyperrec_jax import factory
@@ -278,9 +277,11 @@ def _stick_quantiles(alpha: np.ndarray, knots: int = 4097) -> np.ndarray:
 
     Of what the tasks before have left, task `i` takes a part ~ Beta(alpha_i, sum of those after).
     """
+    from scipy.special import betaincinv  # here, for training alone: serving starts without it
+
     after = alpha[::-1].cumsum()[::-1][1:]
     probabilities = np.linspace(0, 1, knots)[:, None]
-    return scipy.special.betaincinv(alpha[:-1], after, probabilities).astype(np.float32)
+    return betaincinv(alpha[:-1], after, probabilities).astype(np.float32)
 
 
 def _concentration(value: ArrayLike, num_tasks: int) -> np.ndarray:

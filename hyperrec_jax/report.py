@@ -121,11 +121,7 @@ def comparison_summary(comparison: Comparison) -> str:
     records = comparison.records()
     tasks = comparison.front.tasks
     lines = [table(list(records[0]), [list(record.values()) for record in records])]
-    deviations = comparison.deviation
-    regrets = ", ".join(
-        f"{task} {regret:+.5f}" + ("" if deviations is None else f" ± {deviations[index]:.5f}")
-        for index, (task, regret) in enumerate(zip(tasks, comparison.regret, strict=True))
-    )
+    regrets = ", ".join(f"{task} {regret}" for task, regret in comparison.regrets().items())
     lines.append(
         f"log loss where a task weighs most, minus that of the best other model: {regrets}"
     )
