@@ -30,6 +30,9 @@ _LOST = re.compile(
 )
 """In what the libraries raise where another process is gone."""
 
+_STUCK_SECONDS = 5.0
+"""After which a process that has lost another one no longer waits for it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -142,8 +145,8 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
     """Around the work of a command: joins the processes, and parts from them however it ends.
 
     A process that fails leaves at once, with its one line and exit code, and the others end with
-    one that says so: within moments where they are connected to it, at the latest after
-    `heartbeat_timeout`.
+    one that says so: within seconds where the network lets `liveness` through, at the latest
+    after `heartbeat_timeout`.
 
     Args:
       cluster: From `cluster_from_flags`; None does nothing.
@@ -155,8 +158,16 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
         yield
         return
     _initialize(cluster)
+    # Here and not at the top: it loads JAX, and a bad flag answers before.
+    from hyperrec_jax import liveness
+
+    host = cluster.coordinator and _split(cluster.coordinator)[0]
     try:
-        with one_line_errors(), _lost_processes_explained():
+        with (
+            one_line_errors(),
+            _lost_processes_explained(),
+            liveness.watched(host, _leave_if_stuck),
+        ):
             yield
     except SystemExit as end:
         if end.code == EXIT_CODES[Preempted]:  # all of them do, and wait for each other
@@ -172,6 +183,14 @@ def _leave(code: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
+
+
+def _leave_if_stuck() -> None:
+    """Ends this process, whose others are gone, unless it comes to an error of its own before."""
+    time.sleep(_STUCK_SECONDS)
+    # Below a progress bar, which nobody closes.
+    print(f"\nerror: {_lost_message('its connection ended')}", file=sys.stderr)
+    _leave(EXIT_CODES[TrainingError])
 
 
 def _initialize(cluster: Cluster) -> None:
@@ -202,6 +221,12 @@ def _initialize(cluster: Cluster) -> None:
         logging.getLogger("hyperrec_jax").setLevel(logging.ERROR)  # one process says it
 
 
+def _split(address: str) -> tuple[str, str]:
+    """Host and port of an address."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
+
+
 def _detection(method: str | None) -> str | None:
     if method is None:
         return "deactivate"
@@ -214,11 +239,11 @@ def _await_coordinator(address: str, seconds: float) -> None:
     Raises:
       UserError: it does not, after so many seconds.
     """
-    host, _, port = address.rpartition(":")
+    host, port = _split(address)
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            socket.create_connection((host, int(port)), timeout=5).close()
             return
         except (OSError, OverflowError) as error:
             if time.monotonic() > deadline:
@@ -263,8 +288,14 @@ def _lost_processes_explained() -> Iterator[None]:
         if jax.process_count() == 1 or not _LOST.search(str(error)):
             raise
         line = " ".join(str(error).split())[:200]
-        raise TrainingError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another one, whose own "
-            f"output says why ({line}); run the same command in all of them to go on from the "
-            "last checkpoint"
-        ) from error
+        raise TrainingError(_lost_message(line)) from error
+
+
+def _lost_message(reason: str) -> str:
+    import jax
+
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} lost another one, whose own "
+        f"output says why ({reason}); run the same command in all of them to go on from the "
+        "last checkpoint"
+    )

@@ -33,13 +33,22 @@ def on_first(action: Callable[[], None]) -> None:
             action()
         except UserError as error:
             message = str(error)
-    encoded = message.encode()[:_MESSAGE_BYTES]
-    sent = np.zeros(_MESSAGE_BYTES, np.uint8)
-    sent[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-    received = np.asarray(multihost_utils.broadcast_one_to_all(sent)).astype(np.uint8)
-    message = received.tobytes().rstrip(b"\0").decode(errors="replace")
+    message = from_first(message.encode()).decode(errors="replace")
     if message:
         raise UserError(message)
+
+
+def from_first(message: bytes) -> bytes:
+    """What process 0 says, in all processes.
+
+    Args:
+      message: In process 0: without trailing zeros; what is over 4 KiB is cut off.
+    """
+    message = message[:_MESSAGE_BYTES]
+    sent = np.zeros(_MESSAGE_BYTES, np.uint8)
+    sent[: len(message)] = np.frombuffer(message, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent)).astype(np.uint8)
+    return received.tobytes().rstrip(b"\0")
 
 
 def check_same(values: Mapping[str, str]) -> None:

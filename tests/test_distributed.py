@@ -23,7 +23,7 @@ MODEL = [
     "--config.model.tower_widths=(4,)",
     "--config.train.batch_size=48",
     "--config.train.steps_per_dispatch=4",
-    "--config.train.epochs=3",
+    "--config.train.epochs=6",
     "--config.train.patience=0",
     "--config.train.checkpoint_every=24",
 ]
@@ -82,10 +82,15 @@ def disturbed(small_store, environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "workdir"
     command = _train(small_store, folder)
 
-    def start_and_signal(step, number):
+    def last_step():
+        return max((r["step"] for r in read_metrics(folder)), default=0)
+
+    def start_and_signal(steps, number):
+        """Signals once that many steps are done from where the run was."""
+        target = last_step() + steps
         with Together(members(command, 2), environment) as together:
             deadline = time.monotonic() + 200
-            while max((r["step"] for r in read_metrics(folder)), default=0) < step:
+            while last_step() < target:
                 assert {p.poll() for p in together.processes} == {None}, together.output(0)
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -94,7 +99,7 @@ def disturbed(small_store, environment, tmp_path_factory):
             return codes, together.output(0)
 
     stopped = start_and_signal(20, signal.SIGTERM)
-    killed = start_and_signal(100, signal.SIGKILL)
+    killed = start_and_signal(50, signal.SIGKILL)
     # As SLURM starts them; both on this host.
     slurm = {
         "SLURM_JOB_ID": "1",
@@ -122,6 +127,27 @@ def test_a_process_that_dies_ends_the_others_with_one_line(disturbed):
     (error,) = (line for line in output.splitlines() if line.startswith("error: "))
     assert "process 0 of 2 lost another one" in error
     assert "Traceback" not in output
+
+
+STUCK = """
+import os, signal, sys, time
+from hyperrec_jax.distributed import Cluster, joined
+address, process = sys.argv[1], int(sys.argv[2])
+with joined(Cluster(coordinator=address, num_processes=2, process_id=process)):
+    time.sleep(1 if process == 1 else 300)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_waits_for_nothing_learns_that_another_died(environment):
+    address = f"127.0.0.1:{free_port()}"
+    commands = [["-c", STUCK, address, index] for index in range(2)]
+    with Together(commands, environment) as together:
+        codes = together.wait(90)  # less than until the heartbeats tell
+        output = together.output(0)
+    assert codes == [3, -signal.SIGKILL]
+    (error,) = (line for line in output.splitlines() if line.startswith("error: "))
+    assert "process 0 of 2 lost another one" in error
 
 
 def test_started_again_it_ends_as_one_process_does(small_store, disturbed, tmp_path):

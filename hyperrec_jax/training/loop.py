@@ -168,7 +168,12 @@ def fit(
             + f", {rows:,.0f} rows/s"
         )
 
-    with bar, _stop_signals() as stop, _saves_awaited(checkpoints), contextlib.closing(log):
+    with (
+        bar,
+        _stop_signals() as stop,
+        contextlib.closing(checkpoints),
+        contextlib.closing(log),
+    ):
         for (first, count), batch in zip(schedule, batches, strict=True):
             placed = place_batch(batch, mesh, axis=1)
             state, metrics = dispatch(state, placed)
@@ -190,22 +195,6 @@ def fit(
                 checkpoints.save_latest(state, progress)
                 raise stop.exception(done)
     return progress
-
-
-@contextlib.contextmanager
-def _saves_awaited(checkpoints: Checkpoints) -> Iterator[None]:
-    """Waits at the end for saves under way, but not for processes that may be gone."""
-    alone = False
-    try:
-        yield
-    except Exception as error:
-        # The save would wait for the lost process; the checkpoint before it is whole.
-        expected = isinstance(error, (UserError, TrainingError, Preempted))
-        alone = jax.process_count() > 1 and not expected
-        raise
-    finally:
-        if not alone:
-            checkpoints.close()
 
 
 def _epoch_of(progress: Progress, options: LoopOptions) -> str:
