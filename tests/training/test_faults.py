@@ -1,7 +1,7 @@
 """What a run does when the disk is full, and when it is killed while it saves."""
 
-import gc
 import contextlib
+import gc
 import resource
 
 import jax
