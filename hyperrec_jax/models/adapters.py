@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.products import product
+
 Parameters = dict[str, Any]
 
 
@@ -51,7 +53,7 @@ def _init_low_rank(key: Array, width: int, out: int, code: int, rank: int) -> Pa
 def _low_rank(parameters: Parameters, x: Array, y: Array, code: Array) -> Array:
     diagonal = (code @ parameters["diagonal"]).astype(y.dtype)
     down, up = parameters["down"].astype(y.dtype), parameters["up"].astype(y.dtype)
-    return y + ((x @ down) * diagonal) @ up
+    return y + product(product(x, down) * diagonal, up)
 
 
 ADAPTERS: dict[str, Adapter] = {

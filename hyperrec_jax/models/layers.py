@@ -16,6 +16,7 @@ from jax import lax
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.adapters import ADAPTERS, Adapter
 from hyperrec_jax.models.mixture import Mixture
+from hyperrec_jax.models.products import product
 
 Fold = Literal["auto", "always", "never"]
 Norm = Literal["batch", "pooled", "layer"]
@@ -242,7 +243,7 @@ class Linear(nn.Module):
         init = fan_in_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return product(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 def dropout(key: Array, x: Array, rate: float) -> Array:
@@ -438,7 +439,7 @@ class Bank(nn.Module):
         for index in range(len(self.widths)):
             layer = layers[index]
             bias, scale, shift = layer["bias"], layer["scale"], layer["shift"]
-            y = adapter.before_norm(layer, x, x @ layer["kernel"].astype(self.dtype), code)
+            y = adapter.before_norm(layer, x, product(x, layer["kernel"].astype(self.dtype)), code)
             if self.norm != "layer":
                 pooled = self.norm == "pooled"
                 y, new = batch_norm(y, bias, scale, shift, stats[index], train, pooled)
@@ -451,11 +452,13 @@ class Bank(nn.Module):
         if self.block != "none":
             layer = layers[len(self.widths)]
             hidden = cast(Array, x)
-            y = hidden @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)
+            y = product(hidden, layer["kernel"].astype(self.dtype)) + layer["bias"].astype(
+                self.dtype
+            )
             x = hidden + (nn.relu(y) if self.block == "residual" else hidden * y)
         if self.outputs is not None:
             layer = layers[-1]
-            x = x @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)
+            x = product(x, layer["kernel"].astype(self.dtype)) + layer["bias"].astype(self.dtype)
         return x, updated
 
     def _init_layer(self, adapter: Adapter, code: Array | None) -> Callable[..., Parameters]:

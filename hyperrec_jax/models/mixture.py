@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.products import product
+
 
 @jax.custom_vjp
 def mix(weights: Array, experts: Array) -> Array:
@@ -57,8 +59,8 @@ class Mixture:
     """`mix(weights, experts)`, not yet computed: stands where it would in `mixture @ kernel`.
 
     Both the mixture and the product are linear, so `(sum_e g_e h_e) @ W = sum_e g_e (h_e @ W)`. The
-    right side has a product an expert instead of one a ray: with more rays than experts it is the
-    cheaper, and one more ray costs a weighted sum.
+    right side has a product an expert instead of one a ray; the one with fewer multiplications is
+    computed.
 
     Attributes:
       weights: `[..., 1 or batch, expert]`.
@@ -76,9 +78,13 @@ class Mixture:
     def __matmul__(self, kernel: Array) -> Array:
         """`[width, out]` to `[..., batch, out]`."""
         if self.experts.ndim > 3:  # the experts themselves depend on the preference
-            return mix_adapted(self.weights, self.experts) @ kernel
+            return product(mix_adapted(self.weights, self.experts), kernel)
         rays = self.weights[..., 0, 0].size
+        copies = len(self.experts)
+        width, out = kernel.shape
         # An exported program leaves the number of rays open.
-        if isinstance(rays, int) and rays > len(self.experts):
+        if isinstance(rays, int) and (
+            copies * width * out + rays * copies * out < rays * copies * width + rays * width * out
+        ):
             return mix(self.weights, self.experts @ kernel)
-        return mix(self.weights, self.experts) @ kernel
+        return product(mix(self.weights, self.experts), kernel)
