@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _GOODBYE = b"\0"
 _TOKEN_BYTES = 16
 _CONNECT_SECONDS = 60
-_GREETING_SECONDS = 10
 
 
 @contextlib.contextmanager
@@ -79,7 +78,6 @@ class _Peers:
 
     def _greet(self, connection: socket.socket, token: bytes) -> None:
         """Watches over a caller, if it is one of ours."""
-        connection.settimeout(_GREETING_SECONDS)
         with contextlib.suppress(OSError):
             if connection.recv(_TOKEN_BYTES, socket.MSG_WAITALL) == token:
                 self._watch(connection)
@@ -89,6 +87,7 @@ class _Peers:
     def _call(self, address: tuple[str, int], token: bytes) -> None:
         try:
             connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
+            connection.settimeout(None)
             connection.sendall(token)
         except OSError as error:
             logger.info("process 0 can't be watched at %s:%d (%s)", *address, error)
@@ -96,7 +95,6 @@ class _Peers:
         self._watch(connection)
 
     def _watch(self, connection: socket.socket) -> None:
-        connection.settimeout(None)
         self._connections.append(connection)
         try:
             last_word = connection.recv(1)
