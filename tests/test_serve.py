@@ -70,6 +70,13 @@ class Client:
             with error:
                 return Answer(error.code, error.read().decode())
 
+    def send_head(self, length):
+        """A connection on which `length` bytes of a request to /predict are announced."""
+        connection = socket.create_connection(self._listener.getsockname())
+        head = f"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection
+
     def predict(self, rows, preference=None):
         return self.get("/predict", json.dumps({"rows": rows, "preference": preference}).encode())
 
@@ -136,7 +143,7 @@ def test_requests_at_once_get_their_own_rows_under_their_own_preference(client, 
         ('{"rows": [{"country": "c1", "item": "1", "price": NaN, "age": 1}]}', 422, "'price'"),
         ('{"rows": [{"country": "c1", "item": [1], "price": 1, "age": 1}]}', 422, "'item'"),
         ('{"rows": [' + ", ".join(["ROW"] * 51) + "]}", 413, "a request may have 50"),
-        (" " * (9 << 20), 413, "larger than 8 MiB"),
+        (" " * (64 << 20), 413, "larger than 8 MiB"),
     ],
 )
 def test_a_bad_request_is_told_in_one_line(client, rows, body, status, message):
@@ -144,6 +151,18 @@ def test_a_bad_request_is_told_in_one_line(client, rows, body, status, message):
     assert answer.status == status
     assert message in json.loads(answer.text)["error"]
     assert "\n" not in json.loads(answer.text)["error"]
+
+
+def test_a_client_that_leaves_is_no_error(client, rows, caplog):
+    name = 'hyperrec_requests_total{status="400"}'
+    before = _metric(client, name)
+    with client.send_head(1000) as connection:
+        connection.sendall(b'{"rows": ')
+    deadline = time.monotonic() + 30
+    while _metric(client, name) == before:
+        assert time.monotonic() < deadline
+    assert client.predict(rows[:2]).status == 200
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
 def test_other_methods_and_paths(client):

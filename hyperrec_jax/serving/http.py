@@ -17,7 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -171,11 +171,18 @@ def _warm_up(predictor: Predictor) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _Refused(413, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+    body, size = bytearray(), 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            # Beyond the limit it is read all the same, but not kept: a client that is cut off
+            # while it sends mostly never reads the answer.
+            if size <= MAX_BODY_BYTES:
+                body += chunk
+    except ClientDisconnect:
+        raise _Refused(400, "the client left before the end of the body") from None
+    if size > MAX_BODY_BYTES:
+        raise _Refused(413, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
     return bytes(body)
 
 
