@@ -136,6 +136,7 @@ ABLATION: dict[str, Overrides] = {
     "+ anchored experts, softmax": ORIGINAL
     | {"model.gate_anchors": True, "model.gate_activation": "softmax"},
     "default - anchored experts": {"model.gate_anchors": False},
+    "default - towers alike": {"model.towers_alike": False},
     "default - film on towers": {"model.tower_adapter": "none"},
     "default - pooled norm": {"model.norm": "batch"},
     "default - losses over entropy": {"normaliser.name": "none"},

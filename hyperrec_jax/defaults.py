@@ -29,6 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.expert_block": "none",
         "model.expert_adapter": "none",
         "model.tower_adapter": "none",
+        "model.towers_alike": False,
         "model.preference_input": False,
         "objective.name": "cosine_original",
         "objective.weight": 0.05,
@@ -101,6 +102,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.model.expert_block = placeholder(str)
     config.model.expert_adapter = placeholder(str)
     config.model.tower_adapter = placeholder(str)
+    config.model.towers_alike = placeholder(bool)
     config.model.adapter_rank = placeholder(int)
     config.model.preference_input = placeholder(bool)
 

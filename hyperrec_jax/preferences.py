@@ -38,7 +38,7 @@ def create_sampler(name: str, num_tasks: int, **options: object) -> Sampler:
     return factory.create("sampler", SAMPLERS, name, num_tasks, **options)
 
 
-def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float = 0.0) -> Sampler:
+def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float = 0.0) -> Sampler:
     """Independent draws from a Dirichlet distribution.
 
     Args:
@@ -57,7 +57,7 @@ def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float 
     return sample
 
 
-def stratified(num_tasks: int, *, concentration: ArrayLike = 0.2, corners: float = 0.0) -> Sampler:
+def stratified(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float = 0.0) -> Sampler:
     """Rays of a Dirichlet distribution that cover the simplex evenly in every batch.
 
     A lattice in the unit cube, shifted at random (Cranley & Patterson 1976, SIAM Journal on

@@ -111,7 +111,7 @@ def test_a_settled_config_stands_without_the_defaults(small_store):
     assert settled["model"]["bottom_widths"] == models.model_options("pomoe")["bottom_widths"]
     assert settled["objective"]["name"] == "linear"
     assert settled["normaliser"]["name"] == "entropy"
-    assert settled["sampler"]["concentration"] == 0.2
+    assert settled["sampler"]["concentration"] == 0.1
     assert settled["train"]["rays"] == 2
     assert settled["model"]["num_critics"] is None  # of another model
     assert config == defaults.get_config().to_dict()

@@ -18,9 +18,8 @@ from jax import lax
 from hyperrec_jax.models.hypernetwork import GeneratedLinear
 from hyperrec_jax.models.layers import EmbeddedFeatures, Linear
 
-SHARPNESS = 4.0
-"""Of anchors at the start: at a corner of the simplex the task's own experts weigh e^4 times the
-others under softmax, and training goes on from there."""
+POWER, FLOOR = 1.5, 0.05
+"""Of anchors at the start: under softmax an expert of task `i` weighs `(r_i + FLOOR)^POWER`."""
 
 Activation = Literal["relu", "softmax", "top_k"]
 
@@ -122,11 +121,13 @@ class AttentionGate(Gate):
 
 
 class Anchors(nn.Module):
-    """Logits `[..., 1 or batch, expert]` that tie each expert to a task, `preference @ kernel`.
+    """Logits `[..., 1 or batch, expert]` that tie each expert to a task.
 
-    Expert `e` begins with the logit `SHARPNESS * r_i` for the task `i = e mod tasks`. Without it
-    all experts and all rays begin alike, and where tasks conflict training ends in one compromise
-    for every preference: no expert gains from serving one task while all rays use it.
+    `log(1 + r / FLOOR) @ kernel`, where expert `e` begins with the logit of the task
+    `i = e mod tasks`, POWER times the logarithm. Without it all experts and all rays begin alike,
+    and where tasks conflict training ends in one compromise for every preference: no expert gains
+    from serving one task while all rays use it. Of logits that are linear in the preference softmax
+    is flat near the corners, and rays there come in an order of chance.
 
     Attributes:
       num_experts: Number of experts.
@@ -144,9 +145,9 @@ class Anchors(nn.Module):
         def init(key: Array) -> Array:
             del key
             owners = jnp.arange(self.num_experts) % num_tasks
-            return SHARPNESS * jax.nn.one_hot(owners, num_tasks, axis=0)
+            return POWER * jax.nn.one_hot(owners, num_tasks, axis=0)
 
-        return rays @ self.param("kernel", init).astype(self.dtype)
+        return jnp.log1p(rays / FLOOR) @ self.param("kernel", init).astype(self.dtype)
 
 
 GATES: dict[str, type[Gate]] = {

@@ -345,6 +345,7 @@ class Bank(nn.Module):
         it; `auto` goes by the backend.
       adapter: How a preference changes the hidden layers; see `hyperrec_jax.models.adapters`.
       rank: Of low-rank adapters.
+      alike: Whether all networks begin with the same parameters.
       block: One more layer after the hidden ones, of the last width: `residual`,
         `x + relu(W x + b)` (He et al. 2016, arXiv 1512.03385), or `cross`, `x + x * (W x + b)`, the
         products of DCN-v2 (Wang et al. 2021, arXiv 2008.13535).
@@ -359,6 +360,7 @@ class Bank(nn.Module):
     layout: Layout = "auto"
     adapter: str = "none"
     rank: int = 4
+    alike: bool = False
     block: Block = "none"
 
     @nn.compact
@@ -475,7 +477,9 @@ class Bank(nn.Module):
 
     def _stacked(self, init: Callable[..., Parameters]) -> Callable[..., Parameters]:
         def stacked(key: Array, *sizes: int) -> Parameters:
-            return jax.vmap(lambda key: init(key, *sizes))(jax.random.split(key, self.copies))
+            keys = jax.random.split(key, self.copies)
+            keys = keys[jnp.zeros(self.copies, int)] if self.alike else keys
+            return jax.vmap(lambda key: init(key, *sizes))(keys)
 
         return stacked
 

@@ -38,6 +38,9 @@ class PoMoE(MultiTaskModel):
       expert_adapter: How the preference changes the experts' last layer; other than `none`, that
         layer runs once a ray.
       tower_adapter: How the preference changes the towers' layers.
+      towers_alike: Whether all towers begin with the same parameters. Experts of different tasks
+        then learn to speak to them in one direction; where their signs differ, what they share
+        cancels out in their mixture, and preferences between the ends serve nobody.
       adapter_rank: Rank of `low_rank` adapters.
       preference_input: Whether the towers read the preference beside the mixed experts.
     """
@@ -56,6 +59,7 @@ class PoMoE(MultiTaskModel):
     expert_block: Block = "none"
     expert_adapter: Literal["none", "film", "low_rank"] = "none"
     tower_adapter: Literal["none", "film", "low_rank"] = "film"
+    towers_alike: bool = True
     adapter_rank: int = 4
     preference_input: bool = False
 
@@ -92,7 +96,9 @@ class PoMoE(MultiTaskModel):
         ]
         if self.gate_anchors:
             self.anchors = Anchors(self.num_experts, self.compute_dtype)
-        self.towers = self.new_towers(adapter=self.tower_adapter, rank=self.adapter_rank)
+        self.towers = self.new_towers(
+            adapter=self.tower_adapter, rank=self.adapter_rank, alike=self.towers_alike
+        )
 
     @property
     def preference_parts(self) -> frozenset[str]:

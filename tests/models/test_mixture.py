@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperrec_jax.models.gates import SHARPNESS, Anchors
+from hyperrec_jax.models.gates import FLOOR, POWER, Anchors
 from hyperrec_jax.models.layers import Bank
 from hyperrec_jax.models.mixture import Mixture
 
@@ -54,8 +54,19 @@ def test_anchors_favour_the_experts_of_the_weighted_task():
     rays = jnp.array([[[1.0, 0.0]], [[0.25, 0.75]]])
     logits, _ = anchors.init_with_output(jax.random.key(0), rays)
     assert logits.shape == (2, 1, 5)
-    np.testing.assert_allclose(logits[0, 0], SHARPNESS * np.array([1, 0, 1, 0, 1]))
-    np.testing.assert_allclose(logits[1, 0], SHARPNESS * np.array([0.25, 0.75, 0.25, 0.75, 0.25]))
+    for ray, weights in zip(rays, jax.nn.softmax(logits), strict=True):
+        expected = (ray[0, jnp.array([0, 1, 0, 1, 0])] + FLOOR) ** POWER
+        np.testing.assert_allclose(weights[0], expected / expected.sum(), rtol=1e-5)
+    assert logits.min() == 0  # so that a ReLU gate begins alive
+
+
+def test_networks_that_begin_alike():
+    x = jax.random.normal(jax.random.key(0), (ROWS, WIDTH))
+    for alike in (True, False):
+        bank = Bank(3, (OUT,), outputs=2, alike=alike)
+        outputs, _ = bank.init_with_output(jax.random.key(1), x, False)
+        assert np.array_equal(outputs[0], outputs[1]) == alike
+        assert np.array_equal(outputs[0], outputs[2]) == alike
 
 
 @pytest.mark.parametrize("block", ["residual", "cross"])
