@@ -47,7 +47,9 @@ def test_dirichlet_has_the_moments_of_its_concentration() -> None:
 
 def test_corners_come_with_their_probability() -> None:
     for name in ("dirichlet", "stratified"):
-        rays = np.asarray(create_sampler(name, 3, corners=0.1)(jax.random.key(2), 5000, 0))
+        rays = np.asarray(
+            create_sampler(name, 3, concentration=1.0, corners=0.1)(jax.random.key(2), 5000, 0)
+        )
         corner = rays.max(axis=1) == 1
         assert corner.mean() == pytest.approx(0.1, abs=0.015)
         np.testing.assert_allclose(rays[corner].mean(axis=0), 1 / 3, atol=0.08)

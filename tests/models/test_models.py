@@ -229,3 +229,13 @@ def test_single_task_networks_share_nothing():
     for bank in ("bottoms", "towers"):
         for leaf in jax.tree.leaves(gradients[bank]):
             assert not np.any(leaf[1])
+
+
+@pytest.mark.parametrize(("options", "alike"), [({}, True), (model_options("original"), False)])
+def test_towers_begin_alike_but_not_the_originals(options, alike):
+    model, _, batch = make_model("pomoe", 2, options)
+    params = model.init(jax.random.key(0), batch, jnp.ones(2) / 2, False)["params"]
+    first, second = params["towers"]["output"]["kernel"]
+    assert np.array_equal(first, second) == alike
+    first, second, *_ = params["experts"]["layer_0"]["kernel"]
+    assert not np.array_equal(first, second)
