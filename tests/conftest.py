@@ -1,10 +1,20 @@
 """Fixtures that all tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Compiling is most of what the tests do. The compiler optimises less here, except in the commands
 # that the end-to-end tests run, which drop the variable.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# Many tests compile the same programs: those of one run of the suite are shared by its workers,
+# which find the variables set.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from pathlib import Path
 from typing import Any
