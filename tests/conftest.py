@@ -8,8 +8,8 @@ import tempfile
 # Compiling is most of what the tests do. The compiler optimises less here, except in the commands
 # that the end-to-end tests run, which drop the variable.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-# Many tests compile the same programs: those of one run of the suite are shared by its workers,
-# which find the variables set.
+# Many tests and commands compile the same programs: one run of the suite shares them. Its workers
+# find the variables set.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compiled = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, compiled, ignore_errors=True)

@@ -31,11 +31,10 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """What the commands run in: compiled programs are shared between them."""
+def environment():
+    """What the commands run in."""
     values = dict(os.environ)
     values.pop("XLA_FLAGS", None)
-    values["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     values["JAX_PLATFORMS"] = "cpu"
     return values
 

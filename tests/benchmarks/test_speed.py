@@ -2,25 +2,9 @@
 
 import re
 
-import jax
 import pytest
 
 from benchmarks import speed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_compilations(tmp_path_factory):
-    """The parts compile the same programs over and over."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    former = {name: jax.config.values[name] for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in former.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture
