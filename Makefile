@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write the report.
-	$(BIN)/python -m hyperrec_jax.data.prepare synthetic --output data/synthetic
+	$(BIN)/python -m hyperrec_jax.commands.prepare synthetic --output data/synthetic
 	$(BIN)/python train.py --config configs/synthetic.py --workdir runs/synthetic
 	$(BIN)/python evaluate.py --workdir runs/synthetic --grid 25
 

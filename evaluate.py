@@ -12,8 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
-from hyperrec_jax import cli, distributed
+from hyperrec_jax.commands import cli
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel import distributed
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, as given to train.py.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Rows to score.")
@@ -63,16 +64,14 @@ def main() -> int:
 
 def _evaluate(workdir: Path) -> None:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-    from hyperrec_jax import (
-        comparison,
-        evaluation,
-        experiment,
-        html_report,
-        preferences,
-        processes,
-        report,
-    )
     from hyperrec_jax.data.store import Store
+    from hyperrec_jax.evaluation import comparison
+    from hyperrec_jax.evaluation import front as evaluation
+    from hyperrec_jax.parallel import processes
+    from hyperrec_jax.preference import sampling as preferences
+    from hyperrec_jax.reports import page as html_report
+    from hyperrec_jax.reports import tables as report
+    from hyperrec_jax.training import experiment
 
     trained = experiment.load(workdir)
     rays = (

@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from hyperrec_jax import cli, distributed
+from hyperrec_jax.commands import cli
+from hyperrec_jax.parallel import distributed
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/aliexpress_us.py.", lock_config=True
@@ -25,7 +26,9 @@ def main() -> int:
     workdir = Path(_WORKDIR.value or f"runs/{cli.config_name(flags.FLAGS['config'])}")
     with distributed.joined(distributed.cluster_from_flags()):
         # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-        from hyperrec_jax import experiment, processes, report
+        from hyperrec_jax.parallel import processes
+        from hyperrec_jax.reports import tables as report
+        from hyperrec_jax.training import experiment
 
         progress = experiment.train(config, workdir)
         if processes.is_first():

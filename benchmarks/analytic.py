@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hyperrec_jax import pareto
-from hyperrec_jax.analytic import PROBLEMS, Problem
-from hyperrec_jax.normalisation import create_normaliser
-from hyperrec_jax.objectives import Objective, create_objective
-from hyperrec_jax.preferences import create_sampler, das_dennis, evaluation_grid
+from benchmarks.problems import PROBLEMS, Problem
+from hyperrec_jax.evaluation import pareto
+from hyperrec_jax.preference.normalisation import create_normaliser
+from hyperrec_jax.preference.objectives import Objective, create_objective
+from hyperrec_jax.preference.sampling import create_sampler, das_dennis, evaluation_grid
 
 OBJECTIVES = (
     "linear",
@@ -80,7 +80,7 @@ def run(problem: Problem, objective: Objective, steps: int, seeds: int) -> Resul
     """Trains and measures one objective on one problem.
 
     Args:
-      problem: Of `hyperrec_jax.analytic`.
+      problem: Of `benchmarks.problems`.
       objective: A conditioned objective.
       steps: Training steps.
       seeds: Number of runs, with seeds 0, 1, ...

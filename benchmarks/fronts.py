@@ -38,11 +38,16 @@ from benchmarks import measure
 from benchmarks.oracle import train_apart
 from benchmarks.stores import open_or_prepare
 from configs import base
-from hyperrec_jax import cli, experiment, metrics, models, pareto, preferences, report, workdir
+from hyperrec_jax import models
+from hyperrec_jax.commands import cli
 from hyperrec_jax.data import files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import Scores
+from hyperrec_jax.evaluation import metrics, pareto
+from hyperrec_jax.evaluation.front import Scores
+from hyperrec_jax.preference import sampling as preferences
+from hyperrec_jax.reports import tables as report
+from hyperrec_jax.training import experiment, workdir
 from hyperrec_jax.training.step import make_dispatch
 
 GRID = 25
@@ -70,7 +75,7 @@ class Dataset:
     """Where a front is looked for.
 
     Attributes:
-      arguments: Of `hyperrec_jax.data.prepare`.
+      arguments: Of `hyperrec_jax.commands.prepare`.
       trunk: Overrides that all models share.
       oracle_rays: Models of the oracle.
       together: Of these trained side by side.

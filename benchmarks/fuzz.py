@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import machine, table
-from hyperrec_jax.data.aliexpress import aliexpress_source
-from hyperrec_jax.data.csv_files import csv_source
 from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.sources.aliexpress import aliexpress_source
+from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import SPLITS, Store
 from hyperrec_jax.errors import UserError
 

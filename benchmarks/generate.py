@@ -11,13 +11,13 @@ import polars as pl
 import pyarrow as pa
 
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
-from hyperrec_jax.data.store import Split, Store, StoreWriter
-from hyperrec_jax.data.synthetic import (
+from hyperrec_jax.data.sources.synthetic import (
     ITEM_FIELD_SIZES,
     ITEM_NUMBERS,
     USER_FIELD_SIZES,
     USER_NUMBERS,
 )
+from hyperrec_jax.data.store import Split, Store, StoreWriter
 
 FIELD_SIZES = tuple(size + 1 for size in USER_FIELD_SIZES + ITEM_FIELD_SIZES)
 """AliExpress' 16 fields, with an out-of-vocabulary id each."""

@@ -12,12 +12,12 @@ import numpy as np
 from benchmarks.measure import timed
 from benchmarks.profile_step import Piece, profile
 from configs import base
-from hyperrec_jax import experiment
-from hyperrec_jax.data.pipeline import prefetch
+from hyperrec_jax.commands.torch_import import convert
+from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.evaluation import evaluate_front, make_score_fn, score_split
-from hyperrec_jax.torch_import import convert
-from hyperrec_jax.training.sharding import place_batch
+from hyperrec_jax.evaluation.front import evaluate_front, make_score_fn, score_split
+from hyperrec_jax.parallel.mesh import place_batch
+from hyperrec_jax.training import experiment
 from hyperrec_jax.training.step import make_dispatch
 
 

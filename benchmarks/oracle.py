@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrec_jax import experiment, metrics
-from hyperrec_jax.data.pipeline import prefetch
+from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.evaluation import Scores, make_score_fn, score_split
-from hyperrec_jax.normalisation import entropy_scale
+from hyperrec_jax.evaluation import metrics
+from hyperrec_jax.evaluation.front import Scores, make_score_fn, score_split
+from hyperrec_jax.preference.normalisation import entropy_scale
+from hyperrec_jax.training import experiment
 
 
 def train_apart(

@@ -119,7 +119,7 @@ def pandas_way(folder: Path) -> None:
 
 
 def store_way(folder: Path) -> None:
-    from hyperrec_jax.data.prepare import main as prepare
+    from hyperrec_jax.commands.prepare import main as prepare
 
     prepare(
         ["aliexpress", "--input", str(folder), "--country", "us", "--output", f"{folder}/store"]

@@ -3,7 +3,7 @@
     python -m benchmarks.reproduce --data DIR --datasets census_income,aliexpress_nl \\
         --models all --seeds 5
 
-`DIR` holds what `hyperrec_jax.data.prepare` takes as `--input` (for AliExpress the downloaded
+`DIR` holds what `hyperrec_jax.commands.prepare` takes as `--input` (for AliExpress the downloaded
 archives, for the census its files). Runs that are complete are read, not repeated: start the same
 command again after a stop. Every figure of ours in the table was measured by this command; the
 published ones stand beside them.
@@ -23,9 +23,12 @@ import jax
 import numpy as np
 
 from benchmarks.stores import open_or_prepare
-from hyperrec_jax import cli, experiment, models, report, workdir
+from hyperrec_jax import models
+from hyperrec_jax.commands import cli
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.reports import tables as report
+from hyperrec_jax.training import experiment, workdir
 from hyperrec_jax.training.log import read_metrics
 
 SOURCES = {

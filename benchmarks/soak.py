@@ -26,9 +26,9 @@ import jax
 import numpy as np
 
 from benchmarks.measure import free_port, machine
-from hyperrec_jax import experiment, workdir
-from hyperrec_jax.data.prepare import main as prepare
+from hyperrec_jax.commands.prepare import main as prepare
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.training import experiment, workdir
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
 

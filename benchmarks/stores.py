@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperrec_jax.data import prepare
+from hyperrec_jax.commands import prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 
@@ -13,7 +13,7 @@ def open_or_prepare(path: Path, arguments: Sequence[str], data: Path | None = No
 
     Args:
       path: Its folder; the last part is the data set's name.
-      arguments: Of `hyperrec_jax.data.prepare`, without `--input` and `--output`.
+      arguments: Of `hyperrec_jax.commands.prepare`, without `--input` and `--output`.
       data: What goes to `--input`, or None.
 
     Raises:

@@ -1,6 +1,6 @@
 """AliExpress search logs, Spain: click, conversion; 16 categorical and 63 numerical fields.
 
-python -m hyperrec_jax.data.prepare aliexpress --country es --input DIR
+python -m hyperrec_jax.commands.prepare aliexpress --country es --input DIR
 python train.py --config configs/aliexpress_es.py --workdir runs/aliexpress_es
 python evaluate.py --workdir runs/aliexpress_es
 """

@@ -1,6 +1,6 @@
 """AliExpress search logs, France: click, conversion; 16 categorical and 63 numerical fields.
 
-python -m hyperrec_jax.data.prepare aliexpress --country fr --input DIR
+python -m hyperrec_jax.commands.prepare aliexpress --country fr --input DIR
 python train.py --config configs/aliexpress_fr.py --workdir runs/aliexpress_fr
 python evaluate.py --workdir runs/aliexpress_fr
 """

@@ -1,6 +1,6 @@
 """AliExpress search logs, Netherlands: click, conversion; 16 categorical and 63 numerical fields.
 
-python -m hyperrec_jax.data.prepare aliexpress --country nl --input DIR
+python -m hyperrec_jax.commands.prepare aliexpress --country nl --input DIR
 python train.py --config configs/aliexpress_nl.py --workdir runs/aliexpress_nl
 python evaluate.py --workdir runs/aliexpress_nl
 """

@@ -1,6 +1,6 @@
 """AliExpress search logs, Russia: click, conversion; 16 categorical and 63 numerical fields.
 
-python -m hyperrec_jax.data.prepare aliexpress --country ru --input DIR
+python -m hyperrec_jax.commands.prepare aliexpress --country ru --input DIR
 python train.py --config configs/aliexpress_ru.py --workdir runs/aliexpress_ru
 python evaluate.py --workdir runs/aliexpress_ru
 """

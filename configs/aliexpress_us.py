@@ -1,6 +1,6 @@
 """AliExpress search logs, USA: click, conversion; 16 categorical and 63 numerical fields.
 
-python -m hyperrec_jax.data.prepare aliexpress --country us --input DIR
+python -m hyperrec_jax.commands.prepare aliexpress --country us --input DIR
 python train.py --config configs/aliexpress_us.py --workdir runs/aliexpress_us
 python evaluate.py --workdir runs/aliexpress_us
 """

@@ -1,5 +1,5 @@
-"""The defaults of a run, which stand in `hyperrec_jax/defaults.py` for the Python API to read."""
+"""The defaults of a run; they stand in the package for the Python API to read."""
 
-from hyperrec_jax.defaults import PRESETS, get_config
+from hyperrec_jax.config.defaults import PRESETS, get_config
 
 __all__ = ["PRESETS", "get_config"]

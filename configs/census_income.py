@@ -1,6 +1,6 @@
 """Census-Income (KDD): income over 50,000 and never married, 32 categorical and 7 numerical fields.
 
-python -m hyperrec_jax.data.prepare census-income --input DIR
+python -m hyperrec_jax.commands.prepare census-income --input DIR
 python train.py --config configs/census_income.py --workdir runs/census_income
 python evaluate.py --workdir runs/census_income
 """

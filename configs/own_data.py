@@ -1,6 +1,6 @@
 """Your own logs: any number of tasks, described by a small schema file.
 
-    python -m hyperrec_jax.data.prepare csv --input shop.yaml --output data/own
+    python -m hyperrec_jax.commands.prepare csv --input shop.yaml --output data/own
     python train.py --config configs/own_data.py --workdir runs/own
     python evaluate.py --workdir runs/own
 

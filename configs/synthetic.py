@@ -1,6 +1,6 @@
 """A synthetic impression -> click -> conversion funnel of AliExpress' shape: no download needed.
 
-python -m hyperrec_jax.data.prepare synthetic
+python -m hyperrec_jax.commands.prepare synthetic
 python train.py --config configs/synthetic.py --workdir runs/synthetic
 python evaluate.py --workdir runs/synthetic
 """

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperrec_jax import defaults, models, normalisation, objectives, preferences
-from hyperrec_jax.data.pipeline import TrainingReader
-from hyperrec_jax.data.resident import is_resident
+from hyperrec_jax import models
+from hyperrec_jax.config import defaults
+from hyperrec_jax.data.readers.resident import is_resident
+from hyperrec_jax.data.readers.rows import TrainingReader
+from hyperrec_jax.preference import normalisation, objectives
+from hyperrec_jax.preference import sampling as preferences
 from hyperrec_jax.training.lazy_tables import make_lazy_step
 from hyperrec_jax.training.loop import LoopOptions
 from hyperrec_jax.training.state import create_optimizer
 from hyperrec_jax.training.step import make_train_step
-from hyperrec_jax.workdir import flatten
+from hyperrec_jax.training.workdir import flatten
 
 PAGE = Path(__file__).with_name("configuration.md")
 
@@ -97,7 +100,7 @@ def run_section(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> str:
     for key, value in values.items():
         if key.startswith(prefixes):
             if key not in known:
-                raise ValueError(f"config.{key} has no comment in hyperrec_jax/defaults.py")
+                raise ValueError(f"config.{key} has no comment in hyperrec_jax/config/defaults.py")
             rows.append([f"`{key}`", shown(value), known[key]])
     return table(["key", "default", "meaning"], rows)
 

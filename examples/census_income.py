@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from hyperrec_jax import fit, load, plot, prepare, suggest_preference
-from hyperrec_jax.data.census_income import COLUMNS
+from hyperrec_jax.data.sources.census_income import COLUMNS
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperrec_jax.api import fit, prepare
-    from hyperrec_jax.report import plot
+    from hyperrec_jax.commands.suggest import suggest_preference
+    from hyperrec_jax.reports.tables import plot
     from hyperrec_jax.serving.load import load
-    from hyperrec_jax.suggest import suggest_preference
 
 __version__ = "0.1.0"
 __all__ = ["fit", "load", "plot", "prepare", "suggest_preference"]
@@ -26,9 +26,9 @@ __all__ = ["fit", "load", "plot", "prepare", "suggest_preference"]
 _HOMES = {
     "fit": "api",
     "load": "serving.load",
-    "plot": "report",
+    "plot": "reports.tables",
     "prepare": "api",
-    "suggest_preference": "suggest",
+    "suggest_preference": "commands.suggest",
 }
 
 

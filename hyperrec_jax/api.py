@@ -7,13 +7,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from hyperrec_jax import defaults, experiment
-from hyperrec_jax.data.csv_files import csv_source
+from hyperrec_jax.config import defaults
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.files import explain_write_errors
+from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.preprocess import RawRows, to_table
+from hyperrec_jax.training import experiment
 
 
 def prepare(
@@ -86,7 +87,7 @@ def fit(
       store: From `prepare`, or `Store.open`.
       workdir: The run's folder.
       options: Values that differ from the preset's, by dotted name, such as
-        `{"model.num_experts": 8, "train.epochs": 3}`; see `hyperrec_jax/defaults.py`.
+        `{"model.num_experts": 8, "train.epochs": 3}`; see `hyperrec_jax/config/defaults.py`.
       preset: A named set of values; `original` is the PyTorch original.
 
     Returns:
@@ -103,7 +104,7 @@ def fit(
         section, _, name = key.partition(".")
         # A model of one's own may have options that the defaults do not list; the model checks.
         if section != "model" and (section not in known or (name and name not in known[section])):
-            raise UserError(f"options: no key {key!r}; see hyperrec_jax/defaults.py")
+            raise UserError(f"options: no key {key!r}; see hyperrec_jax/config/defaults.py")
     try:
         config.update_from_flattened_dict({"data.store": str(store.path)} | dict(options or {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ class UserError(Exception):
     """Something the user can put right: a bad file, value, preference or option.
 
     The message is one line that says what is wrong, where (file, column, row, value) and what to
-    do. Command lines print it without a traceback and exit with code 2 (see `hyperrec_jax.cli`).
+    do. Command lines print it without a traceback and exit with code 2.
     """
 
 

@@ -24,11 +24,11 @@ import pytest
 from hypothesis import settings
 
 from configs import base
-from hyperrec_jax import experiment
-from hyperrec_jax.data.csv_files import csv_source
+from hyperrec_jax.commands.export import export
 from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.export import export
+from hyperrec_jax.training import experiment
 
 # In CI the same examples every time, so that a change is judged by itself; elsewhere new ones.
 settings.register_profile("ci", derandomize=True)

@@ -32,7 +32,7 @@ from hyperrec_jax.data.mixing import mix64
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
 from hyperrec_jax.data.store import Store, StoreWriter, refuse_foreign_folder
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.metrics import auc
+from hyperrec_jax.evaluation.metrics import auc
 
 STAGING_VERSION = 1
 _CHUNK_ROWS = 65_536

@@ -13,7 +13,7 @@ from hyperrec_jax.models import (
     sharedbottom,
     singletask,
 )
-from hyperrec_jax.models.registry import (
+from hyperrec_jax.models.base import (
     Batch,
     MultiTaskModel,
     create_model,

@@ -5,8 +5,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.layers import EmbeddedFeatures, Joined, to_logits
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("cosmos")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.layers import to_logits
 from hyperrec_jax.models.logits import product_logits
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("esmm")

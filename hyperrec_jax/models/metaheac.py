@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.layers import Linear
 from hyperrec_jax.models.logits import log_complement
 from hyperrec_jax.models.mixture import mix
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("metaheac")

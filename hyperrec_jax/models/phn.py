@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.hypernetwork import GeneratedVector
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 ROWS_AT_ONCE = 32
 """Of a ray a row, where each row has a network of its own."""

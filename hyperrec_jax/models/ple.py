@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.layers import to_logits
 from hyperrec_jax.models.mixture import mix
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("ple")

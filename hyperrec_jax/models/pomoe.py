@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.gates import GATES, Activation, Anchors, activation
 from hyperrec_jax.models.hypernetwork import PreferenceNetwork
 from hyperrec_jax.models.layers import Block, EmbeddedFeatures, Joined, Norm, to_logits
 from hyperrec_jax.models.mixture import Mixture
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("pomoe")

@@ -2,8 +2,8 @@
 
 from flax.typing import Array
 
+from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.layers import to_logits
-from hyperrec_jax.models.registry import Batch, MultiTaskModel, register
 
 
 @register("sharedbottom")

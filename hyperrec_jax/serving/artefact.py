@@ -1,4 +1,4 @@
-"""Reads what `hyperrec_jax.export` wrote; needs JAX, but nothing of the training code."""
+"""Reads what `hyperrec_jax.commands.export` wrote; needs JAX, but nothing of the training code."""
 
 import functools
 import json
@@ -69,7 +69,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{folder}: no exported model here; write one with `python -m hyperrec_jax.export`"
+            f"{folder}: no exported model here; write one with `hyperrec export`"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error}); export the model again") from error

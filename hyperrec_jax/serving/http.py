@@ -1,4 +1,4 @@
-"""The HTTP application of `python -m hyperrec_jax.serve`: micro-batches, validation, metrics."""
+"""The HTTP application of `hyperrec serve`: micro-batches, validation, metrics."""
 
 import asyncio
 import contextlib

@@ -7,7 +7,7 @@ from hyperrec_jax.serving.predictor import Predictor
 
 
 def load(path: str | Path) -> Predictor:
-    """A model that `python -m hyperrec_jax.export` wrote, or the selected one of a run's folder.
+    """A model that `hyperrec export` wrote, or the selected one of a run's folder.
 
     An exported model needs none of the training code (Flax, Orbax, Grain).
 
@@ -20,7 +20,7 @@ def load(path: str | Path) -> Predictor:
     path = Path(path)
     if (path / "config.json").exists() and not (path / MANIFEST).exists():
         # Here and not at the top: a server has only what an exported model needs.
-        from hyperrec_jax.serving.training import load_workdir
+        from hyperrec_jax.serving.from_workdir import load_workdir
 
         return load_workdir(path)
     return load_exported(path)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.preferences import normalise
+from hyperrec_jax.preference.sampling import normalise
 from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
 
 ROW_BUCKETS = (8, 32, 128, 512, 2048)

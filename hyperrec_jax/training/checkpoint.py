@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from hyperrec_jax import processes
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel import processes
 from hyperrec_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)

@@ -21,12 +21,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from hyperrec_jax import processes
-from hyperrec_jax.data.pipeline import Reader, prefetch
+from hyperrec_jax.data.readers.rows import Reader, prefetch
 from hyperrec_jax.errors import Preempted, TrainingError, UserError
+from hyperrec_jax.parallel import processes
+from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.log import MetricsLog
-from hyperrec_jax.training.sharding import place_batch
 from hyperrec_jax.training.state import TrainState
 from hyperrec_jax.training.step import Step, StepMetrics
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.models.registry import PERTURBATIONS
+from hyperrec_jax.models.base import PERTURBATIONS
 from hyperrec_jax.training.state import Batch, TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, "StepMetrics"]]

@@ -7,10 +7,10 @@ import optax
 import torch
 from torch.func import functional_call
 
-from hyperrec_jax.normalisation import create_normaliser
-from hyperrec_jax.objectives import create_objective
-from hyperrec_jax.preferences import create_sampler
-from hyperrec_jax.torch_import import convert
+from hyperrec_jax.commands.torch_import import convert
+from hyperrec_jax.preference.normalisation import create_normaliser
+from hyperrec_jax.preference.objectives import create_objective
+from hyperrec_jax.preference.sampling import create_sampler
 from hyperrec_jax.training.state import init_state
 from hyperrec_jax.training.step import make_train_step
 from tests.models.test_parity import NUMERICAL, ROWS, SIZES, VOCABULARIES, make_model

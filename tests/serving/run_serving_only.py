@@ -1,6 +1,6 @@
 """Runs the server as on a machine that has only what requirements-serve.txt lists.
 
-python run_serving_only.py REQUIREMENTS MODEL [OPTIONS of hyperrec_jax.serve]
+python run_serving_only.py REQUIREMENTS MODEL [OPTIONS of hyperrec_jax.commands.serve]
 """
 
 import re
@@ -49,6 +49,6 @@ class NotInstalled:
 
 if __name__ == "__main__":
     sys.meta_path.insert(0, NotInstalled(Path(sys.argv[1])))
-    from hyperrec_jax import cli, serve
+    from hyperrec_jax.commands import cli, serve
 
     cli.exit_on_user_error(lambda: serve.main(["--model", *sys.argv[2:]]))

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from hyperrec_jax import experiment
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.training.sharding import place_batch
+from hyperrec_jax.parallel.mesh import place_batch
+from hyperrec_jax.training import experiment
 from hyperrec_jax.training.step import make_dispatch
 from tests.conftest import tiny_config
 

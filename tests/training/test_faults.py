@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from hyperrec_jax import experiment, processes
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel import processes
+from hyperrec_jax.training import experiment
 from hyperrec_jax.training.checkpoint import Checkpoints
 from tests.conftest import tiny_config
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from benchmarks.generate import write_store
-from hyperrec_jax import experiment
 from hyperrec_jax.models import layers
-from hyperrec_jax.training import lazy_tables, sharding
+from hyperrec_jax.parallel import mesh as sharding
+from hyperrec_jax.training import experiment, lazy_tables
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.lazy_tables import make_lazy_step
 from hyperrec_jax.training.state import TrainState, create_optimizer

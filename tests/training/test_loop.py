@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperrec_jax import experiment
 from hyperrec_jax.errors import TrainingError, UserError
-from hyperrec_jax.training import loop
+from hyperrec_jax.training import experiment, loop
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.log import MetricsLog, read_metrics
 from hyperrec_jax.training.loop import LoopOptions, dispatch_schedule
@@ -189,7 +188,7 @@ def test_selection_and_early_stopping(values, patience, best, epochs):
 
 
 def test_two_runs_on_one_workdir_are_refused(small_store, whole_run):
-    from hyperrec_jax import workdir
+    from hyperrec_jax.training import workdir
 
     config = experiment.settle(tiny_config(small_store), small_store.schema)
     with (

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from hyperrec_jax import experiment
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model, model_names
 from hyperrec_jax.models.sharedbottom import SharedBottom
-from hyperrec_jax.normalisation import create_normaliser
-from hyperrec_jax.objectives import Objective
+from hyperrec_jax.preference.normalisation import create_normaliser
+from hyperrec_jax.preference.objectives import Objective
+from hyperrec_jax.training import experiment
 from hyperrec_jax.training.state import init_state
 from hyperrec_jax.training.step import make_dispatch, make_train_step
 from tests.conftest import tiny_config

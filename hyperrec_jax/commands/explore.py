@@ -1,0 +1,54 @@
+"""A page with a slider a task: `hyperrec explore --workdir DIR`.
+
+Metrics and the list of a chosen search follow the sliders; a goal moves them to the preference
+that `hyperrec_jax.commands.suggest` picks. Only this machine reaches the page.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperrec_jax.commands import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: there is no model or data, the model takes no preference, the port is taken, or
+        the extra `serve` is not installed.
+    """
+    parser = cli.new_parser("explore", __doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--store", type=Path, help="data, if it has moved since training")
+    parser.add_argument(
+        "--split",
+        default="validation",
+        choices=("validation", "test"),
+        help="rows to look at (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=10_000, help="rows of the sample (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8001, help="port; 0: a free one (default: %(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+    with cli.needs_extra("serve"):
+        from hyperrec_jax.serving.explorer.app import create_app
+        from hyperrec_jax.serving.listen import bind, listen
+    from hyperrec_jax.data.store import Store
+    from hyperrec_jax.serving.explorer.answers import Explorer
+    from hyperrec_jax.serving.preprocess import Preprocessor
+    from hyperrec_jax.training import experiment, workdir
+
+    with bind("127.0.0.1", arguments.port) as listener:
+        trained = experiment.load(arguments.workdir)
+        store = Store.open(arguments.store or Path(trained.config["data"]["store"]))
+        preprocess = Preprocessor.open(trained.schema, arguments.workdir / workdir.VOCABULARY)
+        explorer = Explorer(trained, preprocess, store, arguments.split, arguments.rows)
+        listen(create_app(explorer), listener, f"{arguments.workdir} on")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.exit_on_user_error(main)

@@ -1,0 +1,148 @@
+"""Exports a trained model for serving: `hyperrec export --workdir DIR --out DIR`.
+
+    model/
+      model.json         format version, schema, config, versions, a checksum of each other file
+      vocabulary.arrow   the values behind the ids
+      weights.npz        parameters and batch norm statistics, float32
+      grid.jaxexport     StableHLO: rows under each of several preferences
+      each.jaxexport     StableHLO: each row under a preference of its own
+
+`hyperrec_jax.load(folder)` reads it with JAX, NumPy, PyArrow and Polars alone. The programs take
+any number of rows and preferences and run on CPU, CUDA and TPU. Later releases of JAX read them
+for as long as JAX guarantees for exported programs (docs.jax.dev/en/latest/export).
+
+There is no ONNX: jax2onnx, the converter that is maintained, needs orbax-checkpoint below 0.11.37,
+which can't be installed beside the one that training needs. There is no SavedModel, which would
+need TensorFlow.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperrec_jax.commands import cli
+from hyperrec_jax.data.files import explain_write_errors, file_checksum, replace_folder
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.serving.artefact import FILES, FORMAT, MANIFEST
+from hyperrec_jax.training import workdir as workdirs
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(workdir: Path, output: Path) -> None:
+    """Writes the selected model of a workdir as a folder that stands alone.
+
+    Args:
+      workdir: A run's folder.
+      output: The model's folder; a model that is there is replaced.
+
+    Raises:
+      UserError: there is no model, or `output` can't be written or holds something else.
+    """
+    from flax import traverse_util
+
+    from hyperrec_jax.training import experiment
+
+    if output.exists() and not (output / MANIFEST).exists() and _occupied(output):
+        raise UserError(f"--out {output}: exists and is no exported model; choose another folder")
+    trained = experiment.load(workdir)
+    weights = {
+        name: np.asarray(value)
+        for name, value in traverse_util.flatten_dict(trained.variables, sep="/").items()
+    }
+    programs = _programs(trained, weights)
+    temporary = output.with_name(output.name + ".writing")
+    with explain_write_errors(output):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            np.savez(temporary / "weights.npz", allow_pickle=False, **weights)
+            for name, program in programs.items():
+                (temporary / f"{name}.jaxexport").write_bytes(program)
+            shutil.copyfile(_vocabulary(workdir), temporary / workdirs.VOCABULARY)
+            manifest = {
+                "format": FORMAT,
+                "schema": trained.schema.to_dict(),
+                "conditioned": trained.model.conditioned,
+                "platforms": PLATFORMS,
+                "config": trained.config,
+                "trained_with": workdirs.load_versions(workdir),
+                "exported_with": workdirs.versions(),
+                "step": trained.progress.best_step,
+                "checksums": {name: file_checksum(temporary / name) for name in FILES},
+            }
+            workdirs.write_json(temporary / MANIFEST, manifest)
+            replace_folder(temporary, output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _occupied(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())
+
+
+def _vocabulary(workdir: Path) -> Path:
+    path = workdir / workdirs.VOCABULARY
+    if not path.exists():
+        raise UserError(f"{path}: missing; train again, or copy it from the prepared data")
+    return path
+
+
+def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """The serialised programs by name."""
+    import jax
+    from flax import traverse_util
+    from jax import export as jax_export
+
+    from hyperrec_jax.serving.from_workdir import make_scores
+    from hyperrec_jax.training import experiment
+
+    # Which fields are best folded depends on the number of rows, which is open here.
+    config = trained.config | {"model": trained.config["model"] | {"fold": "never"}}
+    scores = make_scores(experiment.create_model(config, trained.schema))
+    schema = trained.schema
+    rows, rays = jax_export.symbolic_shape("rows, rays")
+    shape = jax.ShapeDtypeStruct
+    preferences = {"grid": rays, "each": rows}
+    programs = {}
+    for name, score in scores.items():
+
+        def program(flat: dict[str, jax.Array], *inputs: jax.Array, score: Any = score) -> Any:
+            return score(traverse_util.unflatten_dict(flat, sep="/"), *inputs)
+
+        exported = jax_export.export(jax.jit(program), platforms=PLATFORMS)(
+            {key: shape(value.shape, value.dtype) for key, value in weights.items()},
+            shape((rows, len(schema.categorical)), np.int32),
+            shape((rows, schema.num_numerical), np.float32),
+            shape((preferences[name], schema.num_tasks), np.float32),
+        )
+        programs[name] = bytes(exported.serialize())
+    return programs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: see `export`.
+    """
+    parser = cli.new_parser("export", __doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    arguments = parser.parse_args(argv)
+    export(arguments.workdir, arguments.out)
+    size = sum(path.stat().st_size for path in arguments.out.iterdir())
+    manifest = json.loads((arguments.out / MANIFEST).read_text("utf-8"))
+    print(
+        f"{arguments.out}: {size / 1e6:.1f} MB, tasks {', '.join(manifest['schema']['tasks'])}, "
+        f"for {', '.join(PLATFORMS)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.exit_on_user_error(main)

@@ -1,0 +1,172 @@
+"""Makes a store from a data source: `hyperrec prepare SOURCE ...`.
+
+Memory stays below about 2 GiB whatever the size of the input; an interrupted run is taken up by the
+same command; the store appears under its name only when it is complete.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hyperrec_jax.commands.cli import exit_on_user_error
+from hyperrec_jax.data.encode import Source, prepare_store
+from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
+from hyperrec_jax.data.sources.census_income import census_income_source
+from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE, csv_source
+from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
+from hyperrec_jax.data.store import SPLITS, Store
+
+_SYNTHETIC = SyntheticOptions()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and prints a summary of the store.
+
+    Raises:
+      UserError: The input is unusable, or the output cannot be written.
+    """
+    arguments = _parser().parse_args(argv)
+    source: Source = arguments.make_source(arguments)
+    output = arguments.output or Path("data") / source.name
+    store = prepare_store(source, output, arguments.validation_fraction)
+    print(summary(store))
+    return 0
+
+
+def summary(store: Store) -> str:
+    """A table of a store: rows and positives of each split and task, fields, best reachable AUC."""
+    schema = store.schema
+    width = max(14, *(len(task) + 2 for task in schema.tasks))
+    lines = [
+        f"{store.path}: {schema.source}, fingerprint {store.fingerprint[:12]}",
+        "",
+        f"{'split':<12}{'rows':>14}" + "".join(f"{task:>{width + 9}}" for task in schema.tasks),
+    ]
+    for name in SPLITS:
+        split = store.split(name)
+        rows = max(len(split), 1)
+        lines.append(
+            f"{name:<12}{len(split):>14,}"
+            + "".join(f"{count:>{width},} {count / rows:>7.2%}" for count in split.positives)
+        )
+    if schema.best_auc:
+        lines.append(
+            f"{'best AUC':<26}" + "".join(f"{auc:>{width + 9}.4f}" for auc in schema.best_auc)
+        )
+    sizes = ", ".join(f"{size:,}" for size in schema.field_sizes) or "none"
+    lines += [
+        "",
+        f"{len(schema.categorical)} categorical fields, ids with out-of-vocabulary: {sizes}",
+        f"{schema.num_numerical} numerical fields; group: {schema.group or 'none'}",
+    ]
+    if schema.best_auc:
+        lines.append(
+            "best AUC: that of the true probabilities on the test split; beaten only by chance"
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyperrec prepare",
+        description="Turn a data source into a store that train.py reads. Run the same command "
+        "again after an interruption: finished stages are kept.",
+    )
+    sources = parser.add_subparsers(title="sources", required=True, metavar="SOURCE")
+
+    aliexpress = _add_source(
+        sources,
+        "aliexpress",
+        lambda a: aliexpress_source(a.input, a.country),
+        "AliExpress search logs of one country (click, conversion)",
+        "Reads the Tianchi release, https://tianchi.aliyun.com/dataset/74690 (a free account is "
+        "needed to download): aliexpress_US_datasets.zip, or what is in it, zipped or not. Also "
+        "reads the processed form, train.csv and test.csv with the columns search_id, "
+        "categorical_1..16, numerical_1..63, click, conversion.",
+    )
+    _add_input(aliexpress, "folder with the files, or the zip itself")
+    aliexpress.add_argument("--country", required=True, choices=COUNTRIES)
+
+    census = _add_source(
+        sources,
+        "census-income",
+        lambda a: census_income_source(a.input),
+        "KDD Census-Income (income over 50,000, never married)",
+        "Reads one headerless file of rows (.csv or .csv.gz), split 66,000 to 33,762 by a fixed "
+        "permutation, or the folder of the UCI release (census-income.data[.gz] and "
+        "census-income.test[.gz], from https://archive.ics.uci.edu/dataset/117), whose own split "
+        "is kept.",
+    )
+    _add_input(census, "the file, or the folder of the UCI release")
+
+    synthetic = _add_source(
+        sources,
+        "synthetic",
+        lambda a: synthetic_source(
+            SyntheticOptions(**{f.name: getattr(a, f.name) for f in dataclasses.fields(_SYNTHETIC)})
+        ),
+        "a generated impression -> click -> conversion funnel with a known truth",
+        "Generates data of AliExpress' shape. The true probabilities are known, so that the best "
+        "reachable AUC of each task is printed at the end.",
+    )
+    for name, kind, text in (
+        ("rows", int, "rows of training and validation together"),
+        ("test_rows", int, "rows of the test split"),
+        ("conflict", float, "from 0, the tasks agree, to 1, they contradict each other"),
+        ("click_rate", float, "share of clicks among impressions"),
+        ("conversion_rate", float, "share of conversions among impressions"),
+        ("seed", int, "of everything that is random"),
+    ):
+        synthetic.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=getattr(_SYNTHETIC, name),
+            help=f"{text} (default: %(default)s)",
+        )
+
+    own = _add_source(
+        sources,
+        "csv",
+        lambda a: csv_source(a.input),
+        "your own CSV or Parquet files, described by a small YAML or JSON file",
+        "Reads the files that a description names; paths in it are relative to it. For example:"
+        f"\n\n{SCHEMA_EXAMPLE}",
+    )
+    _add_input(own, "the description, a .yaml or .json file")
+    return parser
+
+
+def _add_source(
+    sources: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    make_source: Callable[[argparse.Namespace], Source],
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    parser = sources.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(make_source=make_source)
+    parser.add_argument(
+        "--output", type=Path, help="folder of the store (default: data/ and the source's name)"
+    )
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.1,
+        help="share of the training groups set aside for validation where the source has no "
+        "validation split of its own (default: %(default)s)",
+    )
+    return parser
+
+
+def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--input", type=Path, required=True, help=text)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,1 @@
+"""Batches by step, as pure functions."""

@@ -1,0 +1,1 @@
+"""Scoring a split over a grid of preferences: metrics, fronts, lists, comparisons."""

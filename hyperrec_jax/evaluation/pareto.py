@@ -1,0 +1,357 @@
+"""Measures of a front: points `[point, task]` that are to be small in every task.
+
+A point dominates another if it is nowhere larger and somewhere smaller. Rays follow the convention
+of `preference.sampling`: a high `r_i` asks for a low loss of task `i`. Every function raises
+ValueError on shapes that do not fit and on NaN.
+"""
+
+from typing import NamedTuple
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Volume between the points and a reference point.
+
+    Exact, by moocore (Fonseca, Paquete and Lopez-Ibanez 2006; Guerreiro and Fonseca 2018).
+
+    Args:
+      points: `[point, task]`; what is not below the reference in every task adds nothing.
+      reference: `[task]`, or one number for all tasks.
+
+    Returns:
+      At least 0.
+    """
+    values = _points(points)
+    corner = np.broadcast_to(np.asarray(reference, np.float64), values.shape[1:])
+    inside = values[(values < corner).all(axis=1)]
+    return float(moocore.hypervolume(inside, ref=corner)) if len(inside) else 0.0
+
+
+def non_dominated(points: ArrayLike) -> Mask:
+    """Whether no other point dominates the point; equal points do not dominate each other.
+
+    Args:
+      points: `[point, task]`.
+
+    Returns:
+      `[point]`.
+    """
+    return np.asarray(moocore.is_nondominated(_points(points), keep_weakly=True), bool)
+
+
+def dominated_beyond_noise(samples: ArrayLike, level: float = 0.95) -> Mask:
+    """Whether one and the same other point dominates the point in most of paired samples.
+
+    Args:
+      samples: The points on the resamples of `metrics.bootstrap`, `[resample, point, task]`.
+      level: Part of the resamples that it takes, in (0, 1].
+
+    Returns:
+      `[point]`; not True means that its being dominated, if it is, may be noise.
+    """
+    values = np.asarray(samples, np.float64)
+    if values.ndim != 3 or np.isnan(values).any():
+        raise ValueError(f"samples {values.shape} must be [resample, point, task] without NaN")
+    wins = np.zeros((values.shape[1],) * 2)
+    for sample in values:  # one resample at a time keeps memory at [point, point, task]
+        no_worse = (sample[:, None] <= sample).all(axis=-1)
+        better = (sample[:, None] < sample).any(axis=-1)
+        wins += no_worse & better
+    return np.asarray((wins >= level * len(values)).any(axis=0), bool)
+
+
+def non_dominated_fraction(
+    points: ArrayLike, samples: ArrayLike | None = None, level: float = 0.95
+) -> float:
+    """Part of the points that no other dominates.
+
+    Args:
+      points: `[point, task]`.
+      samples: As for `dominated_beyond_noise`; if given, a point counts as dominated only where it
+        is so beyond noise.
+      level: As for `dominated_beyond_noise`.
+
+    Returns:
+      In [0, 1].
+    """
+    on_front = non_dominated(points)
+    if samples is not None:
+        on_front |= ~dominated_beyond_noise(samples, level)
+    return float(on_front.mean())
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Rank correlation, ties at their average rank (Spearman 1904).
+
+    Args:
+      x: `[point]`.
+      y: `[point]`.
+
+    Returns:
+      In [-1, 1]; NaN where x or y is constant.
+    """
+    left, right = (np.asarray(values, np.float64) for values in (x, y))
+    if left.ndim != 1 or left.shape != right.shape or np.isnan(left + right).any():
+        raise ValueError(f"{left.shape} and {right.shape} must be [point] alike, without NaN")
+    ranks = [_average_ranks(values) for values in (left, right)]
+    deviations = [values - values.mean() for values in ranks]
+    scale = np.sqrt(np.prod([values @ values for values in deviations]))
+    return float(deviations[0] @ deviations[1] / scale) if scale > 0 else float("nan")
+
+
+def preference_correlation(rays: ArrayLike, losses: ArrayLike) -> Floats:
+    """Spearman correlation of each task's loss with its weight; -1 obeys the preference.
+
+    Args:
+      rays: `[ray, task]`.
+      losses: `[ray, task]`.
+
+    Returns:
+      `[task]`, in [-1, 1]; NaN where weight or loss is constant.
+    """
+    weights, values = _rays_and_losses(rays, losses)
+    return np.array([spearman(*columns) for columns in zip(weights.T, values.T, strict=True)])
+
+
+def violation_rate(rays: ArrayLike, losses: ArrayLike) -> Floats:
+    """Part of the pairs of rays where more weight on a task gives it a higher loss.
+
+    Args:
+      rays: `[ray, task]`.
+      losses: `[ray, task]`.
+
+    Returns:
+      `[task]`, in [0, 1], over pairs of different weight; NaN without such pairs.
+    """
+    weights, values = _rays_and_losses(rays, losses)
+    heavier = weights[:, None] > weights
+    violated = (heavier & (values[:, None] > values)).sum(axis=(0, 1))
+    pairs = heavier.sum(axis=(0, 1))
+    return np.divide(violated, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
+def spacing(points: ArrayLike) -> float:
+    """Standard deviation of the city-block distance to the nearest other point (Schott 1995).
+
+    Args:
+      points: `[point, task]`.
+
+    Returns:
+      At least 0, where 0 is an even front; NaN with fewer than three points.
+    """
+    values = _points(points)
+    if len(values) < 3:
+        return float("nan")
+    distances = np.abs(values[:, None] - values).sum(axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(axis=1).std(ddof=1))
+
+
+def span(points: ArrayLike) -> float:
+    """The smallest, over tasks, of the range of the points.
+
+    Args:
+      points: `[point, task]`.
+    """
+    return float(np.ptp(_points(points), axis=0).min())
+
+
+def range_covered(points: ArrayLike, ends: ArrayLike) -> Floats:
+    """Part of the way between the single-task ends that the points cover.
+
+    Args:
+      points: `[point, task]`.
+      ends: Losses of the single-task optima: row `i` is best in task `i`, `[task, task]`.
+
+    Returns:
+      `[task]`, in [0, 1]; NaN where the ends do not differ in the task.
+    """
+    values, best, worst = _points_and_ends(points, ends)
+    inside = np.clip(values, best, np.maximum(best, worst))
+    way = worst - best
+    return np.divide(np.ptp(inside, axis=0), way, out=np.full(way.shape, np.nan), where=way > 0)
+
+
+def end_point_regret(points: ArrayLike, ends: ArrayLike) -> Floats:
+    """How much the best point of each task loses to the task's own optimum.
+
+    Args:
+      points: `[point, task]`.
+      ends: Losses of the single-task optima: row `i` is best in task `i`, `[task, task]`.
+
+    Returns:
+      `[task]`, in units of loss; negative where the front is better.
+    """
+    values, best, _ = _points_and_ends(points, ends)
+    return values.min(axis=0) - best
+
+
+def oracle_regret(rays: ArrayLike, losses: ArrayLike, oracle: ArrayLike) -> Floats:
+    """Weighted loss of each ray above that of the oracle's best model for the ray.
+
+    `sum_i r_i L_i - min_k sum_i r_i O_ki`.
+
+    Args:
+      rays: `[ray, task]`.
+      losses: `[ray, task]`.
+      oracle: Losses of models trained apart, `[model, task]`.
+
+    Returns:
+      `[ray]`; negative where the front is better.
+    """
+    weights, values = _rays_and_losses(rays, losses)
+    return (weights * values).sum(axis=1) - (weights @ _points(oracle).T).min(axis=1)
+
+
+def angle_to_ray(rays: ArrayLike, losses: ArrayLike) -> Floats:
+    """Angle between the losses and the direction `1 / r`, on which all `r_i l_i` are equal.
+
+    This is where the weighted Chebyshev and the exact Pareto optimal solutions lie.
+
+    Args:
+      rays: `[ray, task]`.
+      losses: Normalised so that the best is near 0 in every task, `[ray, task]`.
+
+    Returns:
+      `[ray]`, radians in [0, pi]; NaN where all losses are zero.
+    """
+    weights, values = _rays_and_losses(rays, losses)
+    target = 1 / np.maximum(weights, 1e-9)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    length = np.linalg.norm(values, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = (values * target).sum(axis=1) / length
+    return np.arccos(np.clip(cosine, -1, 1))
+
+
+def uniformity(rays: ArrayLike, losses: ArrayLike) -> Floats:
+    """`1 - KL(s || uniform)` of the shares `s_i = r_i l_i / sum_j r_j l_j`; 1 is on the ray.
+
+    Mahapatra and Rajan 2020 (ICML, PMLR 119).
+
+    Args:
+      rays: `[ray, task]`.
+      losses: Not negative, `[ray, task]`.
+
+    Returns:
+      `[ray]`, in [1 - log tasks, 1]; NaN where all shares are zero.
+    """
+    weights, values = _rays_and_losses(rays, losses)
+    if (values < 0).any():
+        raise ValueError("uniformity is of losses that are not negative")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = weights * values / (weights * values).sum(axis=1, keepdims=True)
+        entropies = np.where(shares == 0, 0, shares * np.log(shares * shares.shape[1]))
+    return 1 - entropies.sum(axis=1)
+
+
+def inverted_generational_distance(points: ArrayLike, front: ArrayLike) -> float:
+    """Mean distance from the points of the true front to the nearest point.
+
+    By moocore (Coello Coello and Reyes-Sierra 2004, with the exponent 1).
+
+    Args:
+      points: `[point, task]`.
+      front: Points of the true front, `[point, task]`.
+    """
+    return float(moocore.igd(_points(points), ref=_points(front)))
+
+
+class Conflict(NamedTuple):
+    """Whether there is a trade-off to be learned.
+
+    Attributes:
+      span: Range of each task's loss along the oracle's front, `[task]`.
+      deviation: Standard deviation over seeds, `[task]`.
+      found: Whether the span exceeds the given multiple of the deviation in every task.
+    """
+
+    span: Floats
+    deviation: Floats
+    found: bool
+
+
+def conflict_test(oracle: ArrayLike, multiple: float = 3.0) -> Conflict:
+    """Tests whether the oracle's front is more than noise of training.
+
+    The front is the non-dominated part of the losses averaged over seeds, since a model that is
+    worse in all tasks is no trade-off.
+
+    Args:
+      oracle: Losses of models trained apart, one a ray and seed, `[seed, ray, task]`; at least two
+        seeds.
+      multiple: Standard deviations over seeds that the span must exceed.
+    """
+    values = np.asarray(oracle, np.float64)
+    if values.ndim != 3 or len(values) < 2 or np.isnan(values).any():
+        raise ValueError(f"oracle {values.shape} must be [seed, ray, task], 2 seeds or more")
+    mean = values.mean(axis=0)
+    spans = np.ptp(mean[non_dominated(mean)], axis=0)
+    deviation = np.sqrt(values.var(axis=0, ddof=1).mean(axis=0))
+    return Conflict(spans, deviation, bool((spans > multiple * deviation).all()))
+
+
+class TradeOff(NamedTuple):
+    """What a grid of preferences buys each task.
+
+    Attributes:
+      gain: Loss of a task under the preference that weights it least minus that under the one that
+        weights it most, `[task]`; positive where weight helps.
+      deviation: Standard deviation of the gain over resamples of the rows, `[task]`.
+      found: Whether every gain exceeds the given multiple of its deviation.
+    """
+
+    gain: Floats
+    deviation: Floats
+    found: bool
+
+
+def trade_off(rays: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
+    """Tells a front from noise: does a task's loss fall from its least to its greatest weight?
+
+    Args:
+      rays: `[ray, task]`.
+      samples: Losses on the paired resamples of `metrics.bootstrap`, `[resample, ray, task]`.
+      multiple: Standard deviations that a gain must exceed.
+    """
+    weights, values = _points(rays), np.asarray(samples, np.float64)
+    if values.shape[1:] != weights.shape or np.isnan(values).any():
+        raise ValueError(f"samples {values.shape} must be [resample, ray, task] without NaN")
+    tasks = np.arange(weights.shape[1])
+    least, most = weights.argmin(axis=0), weights.argmax(axis=0)
+    gains = values[:, least, tasks] - values[:, most, tasks]
+    gain, deviation = gains.mean(axis=0), gains.std(axis=0, ddof=1)
+    return TradeOff(gain, deviation, bool((gain > multiple * deviation).all()))
+
+
+def _points(points: ArrayLike) -> Floats:
+    values = np.asarray(points, np.float64)
+    if values.ndim != 2 or 0 in values.shape or np.isnan(values).any():
+        raise ValueError(f"points {values.shape} must be [point, task], not empty, without NaN")
+    return values
+
+
+def _rays_and_losses(rays: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
+    weights, values = _points(rays), _points(losses)
+    if weights.shape != values.shape:
+        raise ValueError(f"rays {weights.shape} and losses {values.shape} must be [ray, task]")
+    return weights, values
+
+
+def _points_and_ends(points: ArrayLike, ends: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Points, and for each task its loss at its own end and the worst over the ends."""
+    values, corners = _points(points), _points(ends)
+    if corners.shape != (values.shape[1],) * 2:
+        raise ValueError(f"ends {corners.shape} must be [task, task], as points {values.shape}")
+    return values, np.diagonal(corners).copy(), corners.max(axis=0)
+
+
+def _average_ranks(values: Floats) -> Floats:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

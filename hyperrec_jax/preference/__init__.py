@@ -1,0 +1,1 @@
+"""The formula of a step: sampled preferences, normalised losses, objectives."""

@@ -1,0 +1,205 @@
+"""Loss normalisation: task losses onto one scale, so that a preference means the same for each.
+
+A click loss of 0.10 and a conversion loss of 0.004 make a ray of (0.5, 0.5) a ray of (0.96, 0.04).
+A normaliser is a triple of pure functions, as optax transformations are; its state belongs to the
+training state and its checkpoints.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrec_jax import registry as factory
+from hyperrec_jax.errors import UserError
+
+TINY = 1e-8
+
+
+class Normaliser(NamedTuple):
+    """Three pure functions, all jit-able.
+
+    Attributes:
+      init: `init() -> state`.
+      apply: `apply(state, losses [..., task]) -> normalised [..., task]`; gradients reach the
+        losses, not the state.
+      update: `update(state, losses [ray, task]) -> state`, with the losses of a step.
+      needs_rays: Whether it compares the rays of a batch, of which there must then be several.
+    """
+
+    init: Callable[[], Any]
+    apply: Callable[[Any, jax.Array], jax.Array]
+    update: Callable[[Any, jax.Array], Any]
+    needs_rays: bool = False
+
+
+def create_normaliser(name: str, num_tasks: int, **options: object) -> Normaliser:
+    """Makes a normaliser.
+
+    Args:
+      name: 'none', 'running_scale', 'reference', 'entropy', 'log' or 'front'.
+      num_tasks: Number of tasks.
+      **options: The keyword arguments of the function of that name in this module.
+
+    Raises:
+      UserError: unknown name or option, or a value out of its range.
+    """
+    return factory.create("normaliser", NORMALISERS, name, num_tasks, **options)
+
+
+def none(num_tasks: int) -> Normaliser:
+    """`l_i = L_i`."""
+    return _stateless(lambda losses: losses)
+
+
+class RunningScale(NamedTuple):
+    """Exponential averages: of the losses `[task]`, and of the weight that went into them `[]`."""
+
+    total: jax.Array
+    weight: jax.Array
+
+
+def running_scale(num_tasks: int, *, decay: float = 0.99) -> Normaliser:
+    """`l_i = L_i / mean(L_i)` by an exponential average of the past steps.
+
+    The first step divides by its own losses. As the average follows the losses down, gradients are
+    those of `log L_i` in the long run.
+
+    Args:
+      num_tasks: Number of tasks.
+      decay: Of the average a step, in [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise UserError(f"running_scale: decay = {decay} must be in [0, 1)")
+
+    def init() -> RunningScale:
+        return RunningScale(jnp.zeros(num_tasks), jnp.zeros(()))
+
+    def apply(state: RunningScale, losses: jax.Array) -> jax.Array:
+        started = state.weight > 0
+        past = state.total / jnp.where(started, state.weight, 1)
+        now = losses.reshape(-1, num_tasks).mean(axis=0)
+        scale = jax.lax.stop_gradient(jnp.where(started, past, now))
+        return losses / jnp.maximum(scale, TINY)
+
+    def update(state: RunningScale, losses: jax.Array) -> RunningScale:
+        return _averaged(state, losses.reshape(-1, num_tasks).mean(axis=0), decay)
+
+    return Normaliser(init, apply, update)
+
+
+def reference(num_tasks: int, *, utopia: ArrayLike, nadir: ArrayLike) -> Normaliser:
+    """`l_i = (L_i - z_i) / (n_i - z_i)`: 0 at the best, 1 at the worst that the front reaches.
+
+    Args:
+      num_tasks: Number of tasks.
+      utopia: The loss `z_i` of a model trained for task `i` alone, `[task]`.
+      nadir: The highest loss `n_i` of task `i` over the models trained for one task, `[task]`.
+    """
+    best, worst = _per_task("utopia", utopia, num_tasks), _per_task("nadir", nadir, num_tasks)
+    if not (worst > best).all():
+        raise UserError("reference: nadir must be above utopia in every task")
+    return _stateless(lambda losses: (losses - best) / (worst - best))
+
+
+def entropy(num_tasks: int, *, base_rates: ArrayLike) -> Normaliser:
+    """`l_i = L_i / H(p_i)`, the entropy of the base rate: 1 is what a constant prediction reaches.
+
+    Known as normalised cross-entropy (He et al. 2014, 'Practical lessons from predicting clicks').
+
+    Args:
+      num_tasks: Number of tasks.
+      base_rates: Rates of positives among the training labels, `[task]`, in (0, 1).
+    """
+    rates = _per_task("base_rates", base_rates, num_tasks)
+    if not ((rates > 0) & (rates < 1)).all():
+        raise UserError(
+            f"entropy: base rates {rates.tolist()} must be between 0 and 1; a task with labels of "
+            "one class only cannot be scaled, use normaliser 'running_scale'"
+        )
+    scale = entropy_scale(rates).astype(np.float32)
+    return _stateless(lambda losses: losses / scale)
+
+
+def entropy_scale(base_rates: ArrayLike) -> np.ndarray:
+    """The log loss of a constant prediction: entropy `[task]`, in nats, of rates in (0, 1)."""
+    rates = np.asarray(base_rates)
+    return -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
+
+
+def log(num_tasks: int) -> Normaliser:
+    """`l_i = log L_i`: gradients relative to the loss, whatever its scale.
+
+    Values are negative below a loss of 1: meant for objectives that are linear in the losses.
+    """
+    return _stateless(lambda losses: jnp.log(losses + TINY))
+
+
+def front(num_tasks: int, *, decay: float = 0.99, floor: float = 0.005) -> Normaliser:
+    """`l_ki = (L_ki - min_k L_ki) / range_i`: places on the front that the model spans by now.
+
+    The rays of a batch see the same rows, so that the differences between them are free of most of
+    the batch's noise, which is many times the whole front. The best ray of the batch is 0 in each
+    task; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run for one task
+    alone is needed for a scale, and where the tasks do not conflict (all `l` near 0)
+    `smooth_chebyshev` becomes a linear scalarisation.
+
+    Args:
+      num_tasks: Number of tasks.
+      decay: Of the average a step, in [0, 1).
+      floor: Smallest range in parts of the mean loss, above 0: what differs by less is noise.
+    """
+    if not 0 <= decay < 1 or not floor > 0:
+        raise UserError(f"front: decay = {decay} must be in [0, 1) and floor = {floor} above 0")
+
+    def init() -> RunningScale:
+        return RunningScale(jnp.zeros(num_tasks), jnp.zeros(()))
+
+    def apply(state: RunningScale, losses: jax.Array) -> jax.Array:
+        held = jax.lax.stop_gradient(losses.reshape(-1, num_tasks))
+        span = state.total / jnp.where(state.weight > 0, state.weight, 1)
+        scale = jnp.maximum(span, floor * held.mean(axis=0))
+        return (losses - held.min(axis=0)) / jnp.maximum(scale, TINY)
+
+    def update(state: RunningScale, losses: jax.Array) -> RunningScale:
+        return _averaged(state, jnp.ptp(losses.reshape(-1, num_tasks), axis=0), decay)
+
+    return Normaliser(init, apply, update, needs_rays=True)
+
+
+def _averaged(state: RunningScale, values: jax.Array, decay: float) -> RunningScale:
+    """The exponential average with one more step, unless that is not finite."""
+    finite = jnp.isfinite(values).all()
+    new = RunningScale(
+        decay * state.total + (1 - decay) * jnp.where(finite, values, 0),
+        decay * state.weight + 1 - decay,
+    )
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+
+
+NORMALISERS: dict[str, Callable[..., Normaliser]] = {
+    "none": none,
+    "running_scale": running_scale,
+    "reference": reference,
+    "entropy": entropy,
+    "log": log,
+    "front": front,
+}
+
+
+def _stateless(function: Callable[[jax.Array], jax.Array]) -> Normaliser:
+    return Normaliser(
+        init=lambda: (),
+        apply=lambda state, losses: function(losses),
+        update=lambda state, losses: state,
+    )
+
+
+def _per_task(name: str, values: ArrayLike, num_tasks: int) -> np.ndarray:
+    array = np.asarray(values, np.float32)
+    if array.shape != (num_tasks,) or not np.isfinite(array).all():
+        raise UserError(f"{name} = {values!r}: give {num_tasks} finite numbers, one a task")
+    return array

@@ -1,0 +1,407 @@
+"""Objectives: task losses and a preference into one number to minimise.
+
+Task losses `l [task]` are as the loss normalisation leaves them. With several rays a batch an
+objective is the mean over the rays, unless it is made for all of them at once.
+
+The one convention: a high `r_i` asks for a low loss of task `i`. Linear scalarisation obeys it by
+its weights; weighted Chebyshev, whose losses end on the ray `1 / r`, by its balance.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hyperrec_jax import registry as factory
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.preference import weighting
+from hyperrec_jax.preference.sampling import evaluation_grid
+
+Array = jax.Array
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective as pure, jit-able functions.
+
+    Attributes:
+      loss: `loss(task_losses, rays, gram, state) -> []`. Task losses and rays are `[task]` or
+        `[..., ray, task]` alike; gram holds the inner products of the tasks' gradients,
+        `[task, task]` (or, for conditioned objectives, `[ray, task, task]`: those of each ray), and
+        is read only if `needs_gram`.
+      conditioned: Whether the rays matter.
+      needs_gram: Whether gram must be given.
+      linear: Whether the loss of several rays is a weighted sum of all their task losses, so that
+        every row may have a ray of its own.
+      directed: Whether the direction of the losses from their origin matters, which must then stay
+        where it is.
+      init: `init(num_tasks) -> state`, a pytree; empty for most.
+      update: `update(state, task_losses [task]) -> state`, once a step.
+    """
+
+    loss: Callable[[Array, Array, Array | None, Any], Array]
+    conditioned: bool = True
+    needs_gram: bool = False
+    linear: bool = False
+    directed: bool = False
+    init: Callable[[int], Any] = lambda num_tasks: ()
+    update: Callable[[Any, Array], Any] = lambda state, task_losses: state
+
+
+def create_objective(
+    name: str, *, order: float = 0.0, coverage: float = 0.0, **options: object
+) -> Objective:
+    """Makes an objective.
+
+    Args:
+      name: A key of `OBJECTIVES`.
+      order: Weight of `order_penalty`, at least 0; conditioned objectives over several rays only.
+      coverage: Weight of `coverage_penalty`, at least 0; conditioned objectives only.
+      **options: The keyword arguments of the function of that name in this module.
+
+    Raises:
+      UserError: unknown name or option, or a penalty that does not apply.
+    """
+    objective = factory.create("objective", OBJECTIVES, name, **options)
+    if min(order, coverage) < 0:
+        raise UserError(f"objective '{name}': the weights order and coverage must not be negative")
+    if not (order or coverage):
+        return objective
+    if not objective.conditioned:
+        raise UserError(f"objective '{name}' ignores the preference: order and coverage must be 0")
+
+    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+        total = objective.loss(task_losses, rays, gram, state)
+        losses, weights = _rows(task_losses), _rows(rays)
+        if order:
+            total += order * order_penalty(losses, weights)
+        if coverage:
+            total += coverage * jax.vmap(coverage_penalty)(losses, weights).mean()
+        return total
+
+    return Objective(
+        loss,
+        conditioned=True,
+        needs_gram=objective.needs_gram,
+        init=objective.init,
+        update=objective.update,
+    )
+
+
+# Scalarisations of one ray: losses [task], ray [task] -> [].
+
+
+def linear(losses: Array, ray: Array) -> Array:
+    """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+    """
+    return ray @ losses
+
+
+def cosine(losses: Array, ray: Array, *, weight: float = 0.01) -> Array:
+    """`sum_i r_i l_i - weight * cos(l, r)`: COSMOS (Ruchte and Grabocka 2021, arXiv 2103.13392).
+
+    The cosine pulls the losses onto the ray itself, where a high `r_i` means a high loss, against
+    the linear term; a small weight keeps it a matter of spread.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      weight: Of the cosine.
+    """
+    return ray @ losses - weight * _cosine(losses, ray)
+
+
+def cosine_original(losses: Array, ray: Array, *, weight: float = 0.05) -> Array:
+    """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      weight: Of the cosine.
+    """
+    return ray @ losses - weight * _cosine(losses, 1 - ray)
+
+
+def chebyshev(losses: Array, ray: Array) -> Array:
+    """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+    """
+    return jnp.max(ray * losses)
+
+
+def smooth_chebyshev(losses: Array, ray: Array, *, temperature: float = 0.01) -> Array:
+    """`mu log sum_i exp(r_i l_i / mu)`, mu the temperature (Lin et al. 2024, arXiv 2402.19078).
+
+    Tends to `chebyshev` as mu falls; the gradient of each task then no longer jumps.
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      temperature: In units of `r_i l_i`, above 0.
+    """
+    return temperature * jax.nn.logsumexp(ray * losses / temperature)
+
+
+# Weights of one ray: losses [task], ray [task], gram [task, task] -> [task].
+
+
+def epo(losses: Array, ray: Array, gram: Array, *, tolerance: float = 1e-4) -> Array:
+    """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      gram: Inner products of the tasks' gradients, `[task, task]`.
+      tolerance: Non-uniformity of `r_i l_i` that counts as on the ray, at least 0.
+    """
+    return weighting.epo(losses, ray, gram, tolerance=tolerance)
+
+
+def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: int = 5) -> Array:
+    """Pareto MTL among parts of the front: see `weighting.pareto_mtl` (Lin et al. 2019).
+
+    Args:
+      losses: Task losses, `[task]`.
+      ray: The preference, `[task]`.
+      gram: Inner products of the tasks' gradients, `[task, task]`.
+      vectors: Parts that the front is shared out among, at least 1.
+    """
+    grid = jnp.asarray(evaluation_grid(len(ray), vectors), jnp.float32)
+    return weighting.pareto_mtl(losses, ray, gram, grid)
+
+
+# Objectives over all rays of a batch.
+
+
+def hypervolume(*, reference: float = 1.1, weight: float = 1.0) -> Objective:
+    """Hypervolume of the losses: `mean_k (sum_i w_ki l_ki - weight * cos(l_k, 1 / r_k))`.
+
+    The weights w are the growth of the hypervolume (`weighting.hypervolume`), from the reference
+    point `max(reference, 1.1 max_k l_ki)`. The cosine tells which ray goes where. Hoang et al. 2023
+    (arXiv 2212.01130), whose rays point along the losses: theirs is `1 / r` here. For losses
+    normalised to about [0, 1] and some 16 stratified rays a batch.
+
+    Args:
+      reference: Of the hypervolume, in normalised losses.
+      weight: Of the cosine. Far below 1, rays may collapse into one point or come in the wrong
+        order where the front is concave.
+    """
+
+    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+        losses, directions = _rows(task_losses), weighting.opposite(_rows(rays))
+        held = jax.lax.stop_gradient(losses)
+        corner = jnp.maximum(reference, 1.1 * held.max(axis=0))
+        growth = weighting.hypervolume(held, corner)
+        spread = jax.vmap(_cosine)(losses, directions)
+        return ((growth * losses).sum(axis=-1) - weight * spread).mean()
+
+    return Objective(loss, directed=True)
+
+
+# Baselines that ignore the ray: one point, never a front.
+
+
+def uniform() -> Objective:
+    """`mean_i l_i`."""
+    return Objective(
+        lambda task_losses, rays, gram, state: task_losses.mean(), conditioned=False, linear=True
+    )
+
+
+def mgda() -> Objective:
+    """Multiple gradient descent: see `weighting.min_norm` (Sener and Koltun 2018)."""
+    return _balanced(lambda losses, gram, state: weighting.min_norm(gram))
+
+
+def nash() -> Objective:
+    """Nash bargaining: see `weighting.nash` (Navon et al. 2022)."""
+    return _balanced(lambda losses, gram, state: weighting.nash(gram))
+
+
+def pcgrad() -> Objective:
+    """Projected conflicting gradients: see `weighting.pcgrad` (Yu et al. 2020).
+
+    The state counts the steps, from which the random order of the projections is drawn.
+    """
+
+    def weights(losses: Array, gram: Array, step: Array) -> Array:
+        return weighting.pcgrad(gram, jax.random.fold_in(jax.random.key(0), step))
+
+    return _balanced(
+        weights,
+        init=lambda num_tasks: jnp.zeros((), jnp.int32),
+        update=lambda step, task_losses: step + 1,
+    )
+
+
+class FamoState(NamedTuple):
+    """Logits of the weights `[task]`, logs of the last losses `[task]`, steps, Adam's moments."""
+
+    logits: Array
+    log_losses: Array
+    steps: Array
+    optimizer: Any
+
+
+def famo(*, learning_rate: float = 0.025, decay: float = 0.001) -> Objective:
+    """Fast adaptive multi-task optimisation (Liu et al. 2023, arXiv 2306.03792).
+
+    Weights `w_i ~ z_i / l_i`, `z = softmax(xi)`, and after each step Adam moves the logits xi along
+    the gradient of `sum_i z_i log(l_i / l_i')`, so that the task that improved least gains. The
+    improvement is taken between successive batches, which needs no second forward pass.
+
+    Args:
+      learning_rate: Of the logits.
+      decay: Of the logits, added to their gradient.
+    """
+    adam = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
+
+    def init(num_tasks: int) -> FamoState:
+        zeros = jnp.zeros(num_tasks)
+        return FamoState(zeros, zeros, jnp.zeros((), jnp.int32), adam.init(zeros))
+
+    def weights(losses: Array, gram: Array | None, state: FamoState) -> Array:
+        inverse = jax.nn.softmax(state.logits) / jnp.maximum(losses, TINY)
+        return inverse / inverse.sum()
+
+    def update(state: FamoState, task_losses: Array) -> FamoState:
+        logs = jnp.log(jnp.maximum(task_losses, TINY))
+        gain = jnp.where(state.steps > 0, state.log_losses - logs, 0.0)
+        gradient = jax.vjp(jax.nn.softmax, state.logits)[1](gain)[0]
+        updates, optimizer = adam.update(gradient, state.optimizer, state.logits)
+        logits = optax.apply_updates(state.logits, updates)
+        return FamoState(logits, logs, state.steps + 1, optimizer)
+
+    return _balanced(weights, needs_gram=False, init=init, update=update)
+
+
+# Penalties that any conditioned objective can carry.
+
+
+def order_penalty(losses: Array, rays: Array, sharpness: float = 10.0) -> Array:
+    """Punishes a task's loss for rising where its weight rises.
+
+    `sum_i 1/T log mean_k exp(T relu(l_i(k) - l_i(k + 1)))` over neighbours in the order of
+    descending `r_i`, of different weight; T the sharpness. After Pareto Manifold Learning
+    (Dimitriadis et al. 2023, PMLR 202), scaled to units of loss.
+
+    Args:
+      losses: `[ray, task]`, two rays at least.
+      rays: `[ray, task]`.
+      sharpness: Makes the mean over neighbours one over the worst of them.
+
+    Raises:
+      UserError: there is one ray only.
+    """
+    if len(rays) < 2:
+        raise UserError("the order penalty compares rays: it needs several rays a batch")
+    order = jnp.argsort(-rays, axis=0)
+    weights = jnp.take_along_axis(rays, order, axis=0)
+    values = jnp.take_along_axis(losses, order, axis=0)
+    ordered = weights[:-1] > weights[1:]
+    rise = jnp.where(ordered, jax.nn.relu(values[:-1] - values[1:]), 0.0)
+    pairs = len(rays) - 1
+    return ((jax.nn.logsumexp(sharpness * rise, axis=0) - jnp.log(pairs)) / sharpness).sum()
+
+
+def coverage_penalty(losses: Array, ray: Array) -> Array:
+    """`KL(uniform || softmax(s))` of the shares `s_i = r_i l_i / sum_j r_j l_j`.
+
+    Zero where all `r_i l_i` are equal. The approximate EPO term of MultiTRON (Wilm et al. 2024,
+    arXiv 2407.16828).
+
+    Args:
+      losses: `[task]`.
+      ray: `[task]`.
+    """
+    weighted = ray * losses
+    shares = weighted / jnp.maximum(weighted.sum(), 1e-6)
+    return -jax.nn.log_softmax(shares).mean() - jnp.log(len(losses))
+
+
+def _scalarised(function: Callable[..., Array]) -> Callable[..., Objective]:
+    """The constructor of the objective that is the mean of a scalarisation over the rays."""
+
+    @functools.wraps(function)
+    def construct(**options: Any) -> Objective:
+        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+            scalarise = functools.partial(function, **options)
+            return jax.vmap(scalarise)(_rows(task_losses), _rows(rays)).mean()
+
+        directed = function in (cosine, cosine_original)
+        return Objective(loss, linear=function is linear, directed=directed)
+
+    return construct
+
+
+def _searched(function: Callable[..., Array]) -> Callable[..., Objective]:
+    """The constructor of the objective whose weights a ray and the gradients choose."""
+
+    @functools.wraps(function)
+    def construct(**options: Any) -> Objective:
+        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+            losses = _rows(task_losses)
+            num_rays, num_tasks = losses.shape
+            grams = jnp.broadcast_to(jnp.asarray(gram), (num_rays, num_tasks, num_tasks))
+            search = functools.partial(function, **options)
+            weights = jax.vmap(search)(*jax.lax.stop_gradient((losses, _rows(rays), grams)))
+            return (weights * losses).sum(axis=-1).mean()
+
+        return Objective(loss, needs_gram=True)
+
+    return construct
+
+
+def _balanced(
+    weights: Callable[[Array, Any, Any], Array],
+    *,
+    needs_gram: bool = True,
+    init: Callable[[int], Any] = lambda num_tasks: (),
+    update: Callable[[Any, Array], Any] = lambda state, task_losses: state,
+) -> Objective:
+    """The objective of weights that the gradients choose, whatever the ray."""
+
+    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+        losses = _rows(task_losses).mean(axis=0)
+        return weights(*jax.lax.stop_gradient((losses, gram, state))) @ losses
+
+    return Objective(loss, False, needs_gram, init=init, update=update)
+
+
+def _rows(values: Array) -> Array:
+    """`[task]` or `[..., ray, task]` as `[ray, task]`."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _cosine(x: Array, y: Array) -> Array:
+    """Cosine of the angle, with finite gradients at zero."""
+    return x @ y / jnp.sqrt((x @ x + TINY) * (y @ y + TINY))
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "linear": _scalarised(linear),
+    "cosine": _scalarised(cosine),
+    "cosine_original": _scalarised(cosine_original),
+    "chebyshev": _scalarised(chebyshev),
+    "smooth_chebyshev": _scalarised(smooth_chebyshev),
+    "epo": _searched(epo),
+    "pareto_mtl": _searched(pareto_mtl),
+    "hypervolume": hypervolume,
+    "uniform": uniform,
+    "mgda": mgda,
+    "pcgrad": pcgrad,
+    "nash": nash,
+    "famo": famo,
+}

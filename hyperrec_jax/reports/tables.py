@@ -1,0 +1,257 @@
+"""What people read: summary tables, and the front as JSON, CSV and picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperrec_jax.data import files
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.comparison import Comparison
+from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.lists import RankingFront
+from hyperrec_jax.reports import page as html_report
+from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.checkpoint import Progress
+from hyperrec_jax.training.log import read_metrics
+
+SUMMARY_ROWS = 25
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table, columns aligned for the terminal."""
+    cells = [[_cell(value) for value in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "| "
+        + " | ".join(value.rjust(width) for value, width in zip(row, widths, strict=True))
+        + " |"
+        for row in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def training_summary(workdir: Path, progress: Progress) -> str:
+    """The validation record of each epoch, and which one was selected."""
+    records = [record for record in read_metrics(workdir) if record["kind"] == "validation"]
+    names = [name for name in (records[0] if records else {}) if "/" in name]
+    rows = [
+        [
+            int(record["epoch"]),
+            *(record[name] for name in names),
+            record["hypervolume"],
+            "selected" if record["step"] == progress.best_step else "",
+        ]
+        for record in records
+    ]
+    title = f"validation (best of the grid a task); run in {workdir}"
+    return f"{title}\n{table(['epoch', *names, 'hypervolume', ''], rows)}"
+
+
+def front_summary(front: Front) -> str:
+    """The front as a table, with what it says and what it can't."""
+    records = front.records()
+    if len(records) > SUMMARY_ROWS:  # a terminal shows a few dozen rows; the CSV has all
+        step = -(-len(records) // SUMMARY_ROWS)
+        records = records[::step]
+    names = [name for name in records[0] if name != "non_dominated"]
+    rows = [
+        [*(record[name] for name in names), "*" if record["non_dominated"] else ""]
+        for record in records
+    ]
+    beyond_noise = ""
+    if front.non_dominated_beyond_noise is not None:
+        beyond_noise = (
+            f"; by log loss, beyond the noise of the rows: {front.non_dominated_beyond_noise:.0%}"
+        )
+    lines = [
+        f"{front.split}: {front.rows:,} rows; positives "
+        + ", ".join(
+            f"{task} {count:,}" for task, count in zip(front.tasks, front.positives, strict=True)
+        ),
+        table([*(name.replace("preference/", "r ") for name in names), "*"], rows),
+        f"hypervolume {front.hypervolume:.4f} of 1 - AUC from the reference point "
+        f"({', '.join('1' for _ in front.tasks)}); * not dominated: "
+        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences"
+        + beyond_noise,
+    ]
+    if front.has_grid:
+        lines.append(
+            f"of log losses over the entropy of the base rate: hypervolume "
+            f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
+            f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the ray "
+            f"{front.angle:.2f}"
+        )
+        lines.append(
+            "correlation of a task's loss with its weight (-1 obeys the preference): "
+            + ", ".join(
+                f"{task} {value:+.2f}"
+                for task, value in zip(front.tasks, front.obedience, strict=True)
+            )
+        )
+    if front.trade_off:
+        gains = ", ".join(
+            f"{task} {gain:+.5f} ± {deviation:.5f}"
+            for task, gain, deviation in zip(front.tasks, *front.trade_off[:2], strict=True)
+        )
+        lines.append(
+            ("the preference trades off" if front.trade_off.found else "no trade-off beyond noise")
+            + f": log loss gained from the least to the greatest weight: {gains} (bootstrap)"
+        )
+    if front.undefined_tasks:
+        lines.append(
+            f"AUC of {', '.join(front.undefined_tasks)} is undefined: the split holds one class "
+            "only; it stays out of the hypervolume"
+        )
+    return "\n".join(lines)
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """The front beside other models on the same rows."""
+    records = comparison.records()
+    tasks = comparison.front.tasks
+    lines = [table(list(records[0]), [list(record.values()) for record in records])]
+    regrets = ", ".join(f"{task} {regret}" for task, regret in comparison.regrets().items())
+    lines.append(
+        f"log loss where a task weighs most, minus that of the best other model: {regrets}"
+    )
+    if not np.isnan(comparison.covered).all():
+        covered = ", ".join(
+            f"{task} {part:.2f}" for task, part in zip(tasks, comparison.covered, strict=True)
+        )
+        lines.append(f"part of the way between the other models' ends: {covered}")
+    return "\n".join(lines)
+
+
+def ranking_summary(front: Front, ranking: RankingFront) -> str:
+    """The list of the fused score, measured by each task's labels."""
+    rows = ranking_records(front, ranking)
+    step = -(-len(rows) // SUMMARY_ROWS)
+    names = [name.replace("preference/", "r ") for name in rows[0]]
+    searches = ", ".join(
+        f"{task} {count:,} (of one class only: {skipped:,})"
+        for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
+    )
+    return (
+        f"one list a search, for all tasks; searches that count: {searches}\n"
+        f"{table(names, [list(row.values()) for row in rows[::step]])}"
+    )
+
+
+def ranking_records(front: Front, ranking: RankingFront) -> list[dict[str, float]]:
+    """One flat dictionary a preference."""
+    records = []
+    for ray, preference in enumerate(ranking.preferences):
+        record = {f"preference/{t}": float(w) for t, w in zip(front.tasks, preference, strict=True)}
+        for index, task in enumerate(front.tasks):
+            record[f"ndcg@{ranking.k}/{task}"] = float(ranking.ndcg[ray, index])
+            record[f"map/{task}"] = float(ranking.average_precision[ray, index])
+            record[f"grouped_auc/{task}"] = float(ranking.grouped_auc[ray, index])
+        records.append(record)
+    return records
+
+
+def write_ranking(front: Front, ranking: RankingFront, folder: Path) -> None:
+    """Writes `ranking.csv`.
+
+    Raises:
+      UserError: the folder can't be written.
+    """
+    path = folder / "ranking.csv"
+    records = ranking_records(front, ranking)
+    lines = [",".join(records[0]), *(",".join(map(str, row.values())) for row in records)]
+    with files.explain_write_errors(path), files.written_whole(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
+
+
+def write(front: Front, folder: Path, details: html_report.Details) -> None:
+    """Writes `front.json`, `front.csv`, `front.png` and `report.html`.
+
+    Raises:
+      UserError: the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        against = {"against": details.comparison.to_dict()} if details.comparison else {}
+        workdirs.write_json(folder / "front.json", front.to_dict() | against)
+        (folder / "front.csv").write_text(front.to_csv(), "utf-8")
+        plot(front, folder / "front.png")
+        (folder / "report.html").write_text(html_report.render(front, details), "utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror})") from error
+
+
+def plot(front: Front, path: str | Path) -> None:
+    """Draws the front: AUC against AUC, and each task's log loss against its weight."""
+    # Here and not at the top: slow to import. The figure class needs no display and no state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _plot_front(figure, left, front)
+    _plot_losses(right, front)
+    figure.suptitle(
+        f"{front.split}: hypervolume {front.hypervolume:.4f}, "
+        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} not dominated"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def _plot_front(figure: Any, axes: Any, front: Front) -> None:
+    tasks = front.tasks
+    first = front.preferences[:, 0] if front.preferences is not None else None
+    colours = None if first is None else "cividis"
+    second = 1 if len(tasks) > 1 else 0
+    points = axes.scatter(
+        front.auc[:, 0], front.auc[:, second], c=first, cmap=colours, s=36, zorder=2
+    )
+    marked = front.non_dominated
+    axes.scatter(
+        front.auc[marked, 0],
+        front.auc[marked, second],
+        facecolors="none",
+        edgecolors="black",
+        s=90,
+        zorder=3,
+        label="not dominated",
+    )
+    axes.set(xlabel=f"AUC {tasks[0]}", ylabel=f"AUC {tasks[second]}", title="front")
+    axes.legend(loc="best", frameon=False)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(alpha=0.3)
+    if first is not None:
+        figure.colorbar(points, ax=axes, label=f"weight of {tasks[0]}")
+
+
+def _plot_losses(axes: Any, front: Front) -> None:
+    for index, task in enumerate(front.tasks):
+        loss = front.log_loss[:, index]
+        relative = 100 * (loss / loss.min() - 1)
+        weight = front.preferences[:, index] if front.preferences is not None else [1.0]
+        axes.plot(
+            weight,
+            relative,
+            marker="o.^sDv"[index % 6],
+            markersize=4,
+            label=task,
+            linestyle="none" if len(front.tasks) > 2 else "-",
+        )
+    axes.set(
+        xlabel="weight of the task",
+        ylabel="log loss over its best, %",
+        title="does the loss follow the weight?",
+    )
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)

@@ -1,0 +1,152 @@
+"""What `hyperrec explore` shows: metrics and lists under any preference, at once.
+
+The experts' outputs of a sample of rows are kept, so that a new preference costs only gates and
+towers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation import metrics
+from hyperrec_jax.evaluation.front import Front, Scores, evaluate_front
+from hyperrec_jax.evaluation.lists import fused_score
+from hyperrec_jax.serving.preprocess import Preprocessor
+from hyperrec_jax.training.experiment import Trained, evaluation_preferences
+
+MAX_SEARCHES = 50
+LIST_ROWS = 20
+SHOWN_FIELDS = 4
+
+
+class Explorer:
+    """A model on a sample of rows, ready for any preference.
+
+    Attributes:
+      front: Metrics of the standard grid on the sample.
+      searches: Rows of each list that can be looked at: a group of the data, or `LIST_ROWS`
+        neighbours where it has no groups.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        preprocess: Preprocessor,
+        store: Store,
+        split: str,
+        rows: int,
+        grid: int = 25,
+    ) -> None:
+        """Scores the grid.
+
+        Args:
+          trained: The model.
+          preprocess: With the vocabulary, to show values for ids.
+          store: Data with the model's schema.
+          split: Name of the split.
+          rows: The first so many rows of the split are the sample.
+          grid: Preferences of the front.
+
+        Raises:
+          UserError: the model takes no preference, or the store has another schema or no rows.
+        """
+        if not trained.model.conditioned:
+            raise UserError(
+                f"model {trained.config['model']['name']} takes no preference: nothing to explore"
+            )
+        if store.schema != trained.schema:
+            raise UserError(f"store {store.path}: its schema is not that of the model")
+        source = store.split(split)
+        count = min(rows, len(source))
+        if not count:
+            raise UserError(f"{store.path}: the {split} split has no rows")
+        self.tasks = trained.schema.tasks
+        self._preprocess = preprocess
+        self._batch = source.slice(0, count)
+        groups = source.groups(0, count) if trained.schema.group else np.arange(count) // LIST_ROWS
+        self.searches = _searches(groups)
+        model, variables = trained.model, trained.variables
+        inputs = {name: jnp.asarray(self._batch[name]) for name in ("categorical", "numerical")}
+        features = jax.jit(lambda batch: model.apply(variables, batch, False, method="encode"))(
+            inputs
+        )
+        decode = jax.jit(
+            lambda features, ray: model.apply(variables, features, ray, False, method="decode")
+        )
+        self._score = lambda ray: np.asarray(decode(features, jnp.asarray(ray)), np.float32)
+        rays = evaluation_preferences(model, len(self.tasks), grid).astype(np.float32)
+        scores = Scores(np.stack([self._score(ray).T for ray in rays]), self._batch["labels"].T)
+        self.front: Front = evaluate_front(scores, split, self.tasks, rays)
+        self._equal = self._score(np.full(len(self.tasks), 1 / len(self.tasks), np.float32))
+
+    def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:
+        """Metrics of the sample and the list of a search under a preference `[task]`.
+
+        The list is by `ranking.fused_score`, the weighted sum of the tasks' log-odds.
+
+        Raises:
+          UserError: there is no such search.
+        """
+        if not 0 <= search < len(self.searches):
+            raise UserError(f"no search {search}; there are {len(self.searches)}, from 0")
+        logits = self._score(preference.astype(np.float32))
+        labels = self._batch["labels"]
+        return {
+            "preference": preference.tolist(),
+            "auc": [_finite(metrics.auc(y, z)) for y, z in zip(labels.T, logits.T, strict=True)],
+            "log_loss": [metrics.log_loss(y, z) for y, z in zip(labels.T, logits.T, strict=True)],
+            "list": self._list(logits, preference, self.searches[search]),
+        }
+
+    def _list(
+        self, logits: np.ndarray, preference: np.ndarray, rows: np.ndarray
+    ) -> list[dict[str, Any]]:
+        order = _order(logits[rows], preference)
+        equal = np.full(len(self.tasks), 1 / len(self.tasks))
+        before = np.argsort(_order(self._equal[rows], equal))  # rank of each row
+        fields = self._varying(rows)
+        probabilities = 1 / (1 + np.exp(-logits[rows].astype(np.float64)))
+        return [
+            {
+                "rank": rank + 1,
+                "equal": int(before[place]) + 1,
+                "values": {name: values[place] for name, values in fields.items()},
+                "probabilities": probabilities[place].tolist(),
+                "labels": self._batch["labels"][rows[place]].tolist(),
+            }
+            for rank, place in enumerate(order[:LIST_ROWS])
+        ]
+
+    def _varying(self, rows: np.ndarray) -> dict[str, list[str]]:
+        """Raw values of the first fields that tell the rows apart."""
+        schema, shown = self._preprocess.schema, {}
+        for index, field in enumerate(schema.categorical):
+            ids, known = self._batch["categorical"][rows, index], self._preprocess.vocabulary[index]
+            shown[field.name] = [str(known[int(i) - 1]) if i else "(new)" for i in ids]
+        for index, number in enumerate(schema.numerical):
+            values = self._batch["numerical"][rows, index] * number.std + number.mean
+            values = np.expm1(values) if number.log1p else values
+            shown[number.name] = [f"{value:.4g}" for value in values]
+        varying = [name for name, values in shown.items() if len(set(values)) > 1]
+        return {name: shown[name] for name in varying[:SHOWN_FIELDS]}
+
+
+def _searches(groups: np.ndarray) -> list[np.ndarray]:
+    """Rows of the groups of two rows or more, in order of appearance."""
+    _, first, inverse, counts = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    chosen = [group for group in np.argsort(first) if counts[group] > 1][:MAX_SEARCHES]
+    return [np.flatnonzero(inverse == group) for group in chosen] or [np.arange(len(groups))]
+
+
+def _order(logits: np.ndarray, preference: np.ndarray) -> np.ndarray:
+    return np.argsort(-fused_score(logits.T, preference), kind="stable")
+
+
+def _finite(value: float) -> float | None:
+    return None if np.isnan(value) else value

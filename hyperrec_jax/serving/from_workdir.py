@@ -1,0 +1,58 @@
+"""Predictors straight from a workdir; the one module here that needs the training code."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hyperrec_jax.serving.predictor import Predictor
+from hyperrec_jax.serving.preprocess import Preprocessor
+from hyperrec_jax.training import experiment
+from hyperrec_jax.training import workdir as workdirs
+
+
+def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
+    """The pure functions `score(variables, categorical, numerical, preferences) -> logits`.
+
+    Args:
+      model: A model of `hyperrec_jax.models`.
+
+    Returns:
+      `grid`: preferences `[ray, task]` to `[ray, row, task]`, one ray where the model ignores
+      them. `each`: a preference a row `[row, task]` to `[row, task]`.
+    """
+
+    def each(variables: Any, ids: jax.Array, numbers: jax.Array, rays: jax.Array) -> jax.Array:
+        batch = {"categorical": ids, "numerical": numbers}
+        return model.apply(variables, batch, rays, False).astype(jnp.float32)
+
+    def grid(variables: Any, ids: jax.Array, numbers: jax.Array, rays: jax.Array) -> jax.Array:
+        if not model.conditioned:
+            return each(variables, ids, numbers, rays[0])[None]
+        return each(variables, ids, numbers, rays[:, None, :])
+
+    return {"grid": grid, "each": each}
+
+
+def load_workdir(workdir: Path) -> Predictor:
+    """The selected model of a workdir.
+
+    Raises:
+      UserError: there is none, or it can't be read.
+    """
+    trained = experiment.load(workdir)
+    scores = {
+        name: functools.partial(jax.jit(score), trained.variables)
+        for name, score in make_scores(trained.model).items()
+    }
+    return Predictor(
+        preprocess=Preprocessor.open(trained.schema, workdir / workdirs.VOCABULARY),
+        grid=scores["grid"],
+        each=scores["each"],
+        conditioned=trained.model.conditioned,
+        config=trained.config,
+        versions=workdirs.load_versions(workdir),
+    )

@@ -1,0 +1,123 @@
+"""The exported model against the training code, and in a process without it."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+import hyperrec_jax
+from hyperrec_jax.commands.export import export, main
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.front import make_score_fn
+from hyperrec_jax.training import experiment
+from tests.conftest import tiny_config
+
+RAYS = np.array([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]])
+
+
+@pytest.fixture(scope="module")
+def rows(small_store):
+    return pl.read_csv(small_store.path.parent / "log.csv").head(700)
+
+
+def _logits_of_the_training_code(workdir, predictor, rows):
+    trained = experiment.load(workdir)
+    encoded = predictor.preprocess(rows)
+    batch = {"categorical": encoded.categorical, "numerical": encoded.numerical}
+    rays = jnp.asarray(RAYS, jnp.float32)
+    return np.asarray(make_score_fn(trained.model)(trained.variables, batch, rays))
+
+
+def test_predictions_are_those_of_the_training_code(exported_model, trained_run, rows):
+    predictor = hyperrec_jax.load(exported_model)
+    probabilities = predictor.predict(rows, RAYS)
+    logits = _logits_of_the_training_code(trained_run, predictor, rows)
+    np.testing.assert_allclose(
+        probabilities, (1 / (1 + np.exp(-logits))).swapaxes(1, 2), rtol=0, atol=1e-6
+    )
+    assert np.ptp(probabilities, axis=0).max() > 1e-4  # the preference arrives
+    from_workdir = hyperrec_jax.load(trained_run)
+    np.testing.assert_allclose(from_workdir.predict(rows, RAYS), probabilities, rtol=0, atol=1e-6)
+    one = predictor.predict(rows, [3, 7])
+    np.testing.assert_allclose(one, probabilities[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(predictor.predict(rows), probabilities[1], rtol=0, atol=1e-6)
+
+
+def test_a_preference_a_row_is_as_a_preference_for_all(exported_model, rows):
+    predictor = hyperrec_jax.load(exported_model)
+    encoded = predictor.preprocess(rows)
+    choice = np.arange(len(rows)) % len(RAYS)
+    mixed = predictor.predict_each(encoded, RAYS[choice].astype(np.float32))
+    expected = predictor.predict(rows, RAYS)[choice, np.arange(len(rows))]
+    np.testing.assert_allclose(mixed, expected, rtol=0, atol=1e-6)
+
+
+def test_results_do_not_depend_on_the_rows_beside(exported_model, rows):
+    predictor = hyperrec_jax.load(exported_model)
+    whole = predictor.predict(rows, RAYS[0])
+    single = np.concatenate([predictor.predict(rows[i : i + 1], RAYS[0]) for i in range(5)])
+    np.testing.assert_allclose(single, whole[:5], rtol=0, atol=1e-6)
+
+
+def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
+    config = tiny_config(small_store, model__name="sharedbottom", train__epochs=1)
+    experiment.train(config, tmp_path / "run", small_store)
+    export(tmp_path / "run", tmp_path / "model")
+    predictor = hyperrec_jax.load(tmp_path / "model")
+    assert not predictor.conditioned
+    probabilities = predictor.predict(rows, RAYS)
+    logits = _logits_of_the_training_code(tmp_path / "run", predictor, rows)
+    expected = (1 / (1 + np.exp(-logits[0]))).T
+    np.testing.assert_allclose(probabilities, np.stack([expected] * 3), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("preference", "message"),
+    [
+        ([1, 2, 3], "3 weights for 2 tasks"),
+        ([-1, 2], "negative"),
+        ([0, 0], "all weights are zero"),
+        ([float("nan"), 1], "not a finite number"),
+        ("much", "not a list of numbers"),
+        ([], "one number a task"),
+        ([[[0.5, 0.5]]], "one number a task"),
+    ],
+)
+def test_a_bad_preference_is_refused(exported_model, rows, preference, message):
+    with pytest.raises(UserError, match=message):
+        hyperrec_jax.load(exported_model).predict(rows, preference)
+
+
+def test_damage_and_other_versions_are_told(exported_model, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(exported_model, copy)
+    weights = copy / "weights.npz"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(UserError, match=r"weights\.npz: damaged or missing"):
+        hyperrec_jax.load(copy)
+    manifest = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="of format 99, and this program reads 1"):
+        hyperrec_jax.load(copy)
+    (copy / "model.json").write_text("{")
+    with pytest.raises(UserError, match="can't be read"):
+        hyperrec_jax.load(copy)
+    with pytest.raises(UserError, match="no exported model here"):
+        hyperrec_jax.load(tmp_path)
+
+
+def test_export_replaces_a_model_and_nothing_else(trained_run, exported_model, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no exported model"):
+        export(trained_run, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    target = tmp_path / "model"
+    shutil.copytree(exported_model, target)
+    (target / "weights.npz").unlink()
+    main(["--workdir", str(trained_run), "--out", str(target)])
+    assert "tasks click, buy" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.txt"]
+    hyperrec_jax.load(target)

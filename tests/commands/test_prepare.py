@@ -1,0 +1,115 @@
+import errno
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hyperrec_jax.commands.prepare import main
+from hyperrec_jax.data import encode, files
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+
+SYNTHETIC = ["synthetic", "--rows", "3000", "--test-rows", "1000"]
+
+
+def _run(*arguments, cwd):
+    command = [sys.executable, "-m", "hyperrec_jax.commands.prepare", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_synthetic_by_default_in_the_data_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(SYNTHETIC) == 0
+    store = Store.open("data/synthetic")
+    printed = capsys.readouterr().out
+    assert "16 categorical fields" in printed
+    for auc in store.schema.best_auc:
+        assert f"{auc:.4f}" in printed
+    clicks = store.split("test").slice(0, 1000)["labels"][:, 0].sum()
+    assert re.search(rf"^test +1,000 +{clicks} +{clicks / 10:.2f}%", printed, re.MULTILINE)
+
+
+def test_options_reach_the_source(tmp_path):
+    options = ["--conflict", "0.9", "--seed", "4", "--validation-fraction", "0.3"]
+    main([*SYNTHETIC, *options, "--output", str(tmp_path / "a")])
+    main([*SYNTHETIC, "--output", str(tmp_path / "b")])
+    a, b = Store.open(tmp_path / "a"), Store.open(tmp_path / "b")
+    assert a.schema.best_auc != b.schema.best_auc
+    assert len(a.split("validation")) > 2 * len(b.split("validation"))
+
+
+@pytest.mark.parametrize("source", ["aliexpress", "census-income", "csv"])
+def test_missing_input_is_one_line_and_exit_code_2(tmp_path, source):
+    country = ["--country", "us"] if source == "aliexpress" else []
+    result = _run(source, *country, "--input", tmp_path / "nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "nowhere" in result.stderr
+
+
+def test_aliexpress_command(write_raw, tmp_path):
+    folder = write_raw(tmp_path / "raw", "zips")
+    result = _run("aliexpress", "--country", "us", "--input", folder, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert Store.open(tmp_path / "data" / "aliexpress_us").schema.tasks == ("click", "conversion")
+
+
+def test_unwritable_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        main([*SYNTHETIC, "--output", str(tmp_path / "file" / "out")])
+    with pytest.raises(UserError, match="is not a prepared data set"):
+        main([*SYNTHETIC, "--output", str(tmp_path)])
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_full_disk_keeps_finished_stages_and_removes_the_rest(tmp_path, monkeypatch):
+    original = files.os.fsync
+    calls = []
+
+    def refuse_the_second(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", refuse_the_second)
+    command = [*SYNTHETIC, "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="no space left on the disk"):
+        main(command)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "out.staging",
+        "provenance",
+        "train.arrow",
+    ]
+    assert main(command) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_that_write_the_same_store_are_one_too_many(tmp_path, monkeypatch):
+    command = [*SYNTHETIC, "--output", str(tmp_path / "out")]
+    survey = encode._survey
+
+    def meanwhile(*arguments):
+        with pytest.raises(UserError, match="out: another process prepares data there"):
+            main(command)
+        return survey(*arguments)
+
+    monkeypatch.setattr(encode, "_survey", meanwhile)
+    assert main(command) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_full_disk_for_real(tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+    limit += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    code = limit + "from hyperrec_jax.commands.cli import exit_on_user_error; "
+    code += "from hyperrec_jax.commands.prepare import main; exit_on_user_error(main)"
+    command = [sys.executable, "-c", code, *SYNTHETIC, "--output", str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "no space left" in result.stderr
+    assert not list(tmp_path.rglob("*.writing"))
+    assert not (tmp_path / "out").exists()

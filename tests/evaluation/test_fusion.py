@@ -1,0 +1,98 @@
+"""The learned score of a list against the best that can be had."""
+
+import numpy as np
+import pytest
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation import metrics
+from hyperrec_jax.evaluation.fusion import Fusion, fit_fusion
+from hyperrec_jax.evaluation.lists import fused_score
+from hyperrec_jax.preference.sampling import das_dennis
+
+RAYS = das_dennis(2, 4)
+
+
+def _searches(seed, lists=400, size=12, spread=(1.0, 1.0), product=False):
+    """Labels, log-odds and groups; the tasks' log-odds are independent within a search."""
+    generator = np.random.default_rng(seed)
+    hidden = generator.normal(size=(2, lists * size))
+    drive = hidden.copy()
+    if product:  # the second task happens only where the first's log-odds are extreme
+        drive[1] = 2 * np.abs(hidden[0]) - 2
+    labels = (generator.random(hidden.shape) < 1 / (1 + np.exp(2 - 2 * drive))).astype(np.uint8)
+    logits = hidden * np.array(spread)[:, None]
+    return labels, logits, np.repeat(np.arange(lists), size)
+
+
+def _list_loss(labels, score, groups):
+    """Softmax cross-entropy of the lists with a positive and a negative, the plain way."""
+    losses = []
+    for group in np.unique(groups):
+        here = groups == group
+        hits = labels[here].astype(bool)
+        if 0 < hits.sum() < hits.size:
+            log_total = np.logaddexp.reduce(score[here])
+            losses.append(np.mean(log_total - score[here][hits]))
+    return np.mean(losses)
+
+
+def _value(labels, score, groups, ray):
+    return sum(
+        weight * _list_loss(target, score, groups) / _list_loss(target, 0 * score, groups)
+        for weight, target in zip(ray, labels, strict=True)
+    )
+
+
+def test_it_is_as_good_as_the_best_weights_found_by_search():
+    labels, logits, groups = _searches(0, spread=(1.0, 3.0))
+    fusion = fit_fusion(labels, logits, groups, RAYS)
+    held, values, lists = _searches(1, 100, spread=(1.0, 3.0))
+    for ray in RAYS[[0, 2, 4]]:
+        learned = _value(held, fusion.score(values, ray), lists, ray)
+        searched = min(
+            _value(held, scale * (part * values[0] + (1 - part) * values[1] / 3), lists, ray)
+            for part in np.linspace(0, 1, 9)
+            for scale in (0.7, 1.4, 2.0)
+        )
+        assert learned < searched * 1.01
+        # By hand the task whose log-odds spread more takes the list over.
+        by_hand = _value(held, fused_score(values, ray), lists, ray)
+        assert learned < by_hand
+
+
+def test_it_finds_what_no_weighted_sum_can():
+    labels, logits, groups = _searches(0, product=True)
+    fusion = fit_fusion(labels, logits, groups, RAYS)
+    held, values, lists = _searches(1, 100, product=True)
+    ray = RAYS[-1]
+    learned = metrics.ndcg_at_k(held[1], fusion.score(values, ray), lists).value
+    best_sum = max(
+        metrics.ndcg_at_k(held[1], np.cos(t) * values[0] + np.sin(t) * values[1], lists).value
+        for t in np.linspace(0, 2 * np.pi, 24)
+    )
+    assert learned > best_sum + 0.1
+
+
+def test_it_starts_as_the_sum_by_hand_and_is_kept_in_a_file(tmp_path):
+    labels, logits, groups = _searches(0, 20)
+    start = fit_fusion(labels, logits, groups, RAYS, steps=0)
+    standard = (logits - logits.mean(axis=1, keepdims=True)) / logits.std(axis=1, keepdims=True)
+    expected = fused_score(standard, RAYS[1])
+    np.testing.assert_allclose(start.score(logits, RAYS[1]), expected, atol=1e-5)
+    fusion = fit_fusion(labels, np.stack([logits] * 5), groups, RAYS, steps=20)
+    fusion.save(tmp_path / "fusion.npz")
+    again = Fusion.load(tmp_path / "fusion.npz")
+    both = [one.score(np.stack([logits] * 5), RAYS) for one in (fusion, again)]
+    np.testing.assert_array_equal(*both)
+    assert both[0].shape == (5, 240)
+    with pytest.raises(UserError, match="not a fusion"):
+        Fusion.load(tmp_path / "nothing.npz")
+    with pytest.raises(ValueError, match="for preferences"):
+        fusion.score(logits, [1.0, 0.0, 0.0])
+
+
+def test_what_has_no_list_to_learn_from_is_told():
+    with pytest.raises(UserError, match="task 1 has no list"):
+        fit_fusion([[0, 1], [0, 0]], [[0.0, 1], [0, 1]], [0, 0], RAYS)
+    with pytest.raises(ValueError, match="5 rays before"):
+        fit_fusion([[0, 1]], np.zeros((3, 1, 2)), [0, 0], RAYS)

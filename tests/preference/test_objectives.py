@@ -1,0 +1,262 @@
+"""Objectives against their formulas, other implementations and each other."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.preference import weighting
+from hyperrec_jax.preference.objectives import (
+    OBJECTIVES,
+    FamoState,
+    coverage_penalty,
+    create_objective,
+    order_penalty,
+)
+from hyperrec_jax.preference.sampling import evaluation_grid
+
+quick = settings(deadline=None, max_examples=40)
+BASELINES = {"uniform", "mgda", "pcgrad", "nash", "famo"}
+GRADIENTS = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+GRAM = jnp.asarray(GRADIENTS @ GRADIENTS.T)
+
+
+@functools.cache
+def compiled(name: str, **options: object):
+    return jax.jit(create_objective(name, **options).loss)
+
+
+def evaluate(name: str, losses, rays, gram=None, **options: object) -> float:
+    losses, rays = (jnp.asarray(values, jnp.float32) for values in (losses, rays))
+    state = create_objective(name, **options).init(losses.shape[-1])
+    return float(compiled(name, **options)(losses, rays, gram, state))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_values_and_gradients_are_finite_everywhere(name: str) -> None:
+    objective = create_objective(name)
+    state = objective.init(3)
+    value_and_grad = jax.jit(
+        jax.value_and_grad(lambda losses, rays, gram: objective.loss(losses, rays, gram, state))
+    )
+    corners = jnp.eye(3)
+    even = jnp.full((3, 3), 1 / 3)
+    equal, mixed = jnp.ones((3, 3)), jnp.asarray(np.random.default_rng(1).random((3, 3)))
+    for losses in (jnp.zeros((3, 3)), equal, mixed, mixed.at[:, 0].set(0.0), 1e4 * mixed):
+        for rays in (corners, even):
+            for gram in (GRAM, jnp.zeros((3, 3)), jnp.ones((3, 3))):
+                value, slopes = value_and_grad(losses, rays, gram)
+                assert np.isfinite(value)
+                assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_several_rays_are_their_mean(name: str) -> None:
+    generator = np.random.default_rng(2)
+    losses = generator.random((4, 2)).astype(np.float32)
+    rays = generator.dirichlet(np.ones(2), 4).astype(np.float32)
+    objective = create_objective(name)
+    state = objective.init(2)
+    loss = jax.jit(lambda losses, rays: objective.loss(losses, rays, GRAM[:2, :2], state))
+    alone = [float(loss(*pair)) for pair in zip(losses, rays, strict=True)]
+    assert float(loss(losses[:1], rays[:1])) == pytest.approx(alone[0], rel=1e-5)
+    if name in BASELINES:
+        assert not objective.conditioned
+        assert loss(losses, rays) == pytest.approx(float(loss(losses.mean(axis=0), rays[0])))
+    else:
+        assert objective.conditioned
+        if name != "hypervolume":  # whose rays see each other
+            assert loss(losses, rays) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@quick
+@given(seed=st.integers(0, 2**32 - 1), tasks=st.sampled_from([1, 2, 4]))
+def test_scalarisations_are_their_formulas(seed: int, tasks: int) -> None:
+    generator = np.random.default_rng(seed)
+    losses = generator.exponential(0.3, tasks).astype(np.float32)
+    ray = generator.dirichlet(np.ones(tasks)).astype(np.float32)
+    weighted = (ray * losses).astype(np.float64)
+
+    def torch_cosine(target: np.ndarray) -> float:
+        pair = (torch.from_numpy(x) for x in (losses, target.astype(np.float32)))
+        return float(torch.nn.functional.cosine_similarity(*pair, dim=0))
+
+    formulas = {
+        "linear": weighted.sum(),
+        "cosine": weighted.sum() - 0.01 * torch_cosine(ray),
+        "cosine_original": weighted.sum() - 0.05 * torch_cosine(1 - ray),
+        "chebyshev": weighted.max(),
+        "smooth_chebyshev": 0.01 * np.log(np.exp(weighted / 0.01 - weighted.max() / 0.01).sum())
+        + weighted.max(),
+    }
+    for name, expected in formulas.items():
+        assert evaluate(name, losses, ray) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+
+
+def test_smooth_chebyshev_tends_to_chebyshev() -> None:
+    losses, ray = [0.5, 0.3, 0.9], [0.3, 0.5, 0.2]
+    exact = evaluate("chebyshev", losses, ray)
+    gaps = [
+        evaluate("smooth_chebyshev", losses, ray, temperature=t) - exact for t in (0.1, 0.01, 1e-3)
+    ]
+    assert gaps[0] > gaps[1] > gaps[2] >= 0
+    assert gaps[0] <= 0.1 * np.log(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("mgda", lambda losses, ray, gram: weighting.min_norm(gram)),
+        ("nash", lambda losses, ray, gram: weighting.nash(gram)),
+        ("epo", weighting.epo),
+        (
+            "pareto_mtl",
+            lambda losses, ray, gram: weighting.pareto_mtl(
+                losses, ray, gram, jnp.asarray(evaluation_grid(2, 5))
+            ),
+        ),
+    ],
+)
+def test_weights_are_constant_to_the_gradient(name: str, weights) -> None:
+    losses, ray, gram = jnp.array([0.3, 0.1]), jnp.array([0.2, 0.8]), GRAM[:2, :2]
+    objective = create_objective(name)
+    assert objective.needs_gram
+    slopes = jax.jit(jax.grad(lambda x: objective.loss(x, ray, gram, ())))(losses)
+    np.testing.assert_allclose(slopes, jax.jit(weights)(losses, ray, gram), rtol=1e-5)
+
+
+def test_pcgrad_draws_a_new_order_each_step() -> None:
+    gradients = np.array([[1.0, 0, 0], [-0.9, 1, 0], [-0.5, -0.8, 1]], np.float32)
+    objective = create_objective("pcgrad")
+    gram, losses = jnp.asarray(gradients @ gradients.T), jnp.ones(3)
+    state, values = objective.init(3), set()
+    for _ in range(8):
+        values.add(round(float(objective.loss(losses, losses, gram, state)), 4))
+        state = objective.update(state, losses)
+    assert len(values) > 1
+
+
+def test_hypervolume_spreads_rays_to_their_sides() -> None:
+    # Gradient descent on points of the front (x^2, (1 - x)^2) itself, one a ray.
+    rays = jnp.asarray(evaluation_grid(2, 8), jnp.float32)
+    objective = create_objective("hypervolume")
+
+    def losses(x: jax.Array) -> jax.Array:
+        return jnp.stack([x**2, (1 - x) ** 2], axis=1)
+
+    slope = jax.grad(lambda x: objective.loss(losses(x), rays, None, ()))
+    x = jax.lax.fori_loop(0, 1500, lambda _, x: x - 0.02 * slope(x), jnp.full(8, 0.4))
+    assert (np.diff(x) > 0).all()  # the first ray favours the first task
+    assert np.ptp(x) > 0.6
+
+
+def official_famo(losses: np.ndarray, rate: float, decay: float) -> np.ndarray:
+    """Weights a step, by the authors' algorithm in PyTorch."""
+    logits = torch.zeros(losses.shape[1], requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=rate, weight_decay=decay)
+    weights = []
+    for step, now in enumerate(torch.from_numpy(losses)):
+        if step:
+            before = torch.from_numpy(losses[step - 1])
+            change = before.log() - now.log()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(
+                    torch.softmax(logits, -1), logits, grad_outputs=change
+                )
+            adam.zero_grad()
+            logits.grad = gradient
+            adam.step()
+        inverse = torch.softmax(logits, -1).detach() / now
+        weights.append((inverse / inverse.sum()).numpy())
+    return np.array(weights)
+
+
+def test_famo_is_the_authors_algorithm() -> None:
+    losses = np.random.default_rng(0).uniform(0.1, 1, (20, 3)).astype(np.float32)
+    expected = official_famo(losses, 0.025, 0.001)
+    objective = create_objective("famo")
+    state = objective.init(3)
+    # The authors' optimizer first steps after the second losses are known.
+    state = FamoState(state.logits, jnp.log(losses[0]), state.steps + 1, state.optimizer)
+    slopes = jax.jit(jax.grad(lambda x, state: objective.loss(x, x, None, state)))
+    update = jax.jit(objective.update)
+    for now, weights in zip(losses[1:], expected[1:], strict=True):
+        state = update(state, jnp.asarray(now))
+        np.testing.assert_allclose(slopes(jnp.asarray(now), state), weights, rtol=1e-3)
+    assert np.ptp(state.logits) > 0.01
+
+
+def test_order_penalty_is_zero_only_in_order() -> None:
+    rays = jnp.asarray(evaluation_grid(2, 5))
+    x = jnp.linspace(0, 1, 5)
+    obeying = jnp.stack([x, 1 - x], axis=1)
+    assert order_penalty(obeying, rays) == 0
+    shuffled = jnp.array([3, 0, 4, 1, 2])
+    assert order_penalty(obeying[shuffled], rays[shuffled]) == 0
+    assert order_penalty(obeying[::-1], rays) == pytest.approx(2 * 0.25, rel=1e-5)
+    swapped = obeying[jnp.array([0, 2, 1, 3, 4])]
+    expected = 2 * np.log((3 + np.exp(10 * 0.25)) / 4) / 10
+    assert order_penalty(swapped, rays) == pytest.approx(expected, rel=1e-5)
+
+
+def test_order_penalty_lets_equal_weights_be() -> None:
+    rays = jnp.array([[0.5, 0.5], [0.5, 0.5]])
+    assert order_penalty(jnp.array([[0.1, 0.9], [0.9, 0.1]]), rays) == 0
+
+
+def test_coverage_penalty_is_a_divergence_of_shares() -> None:
+    ray = np.array([0.2, 0.3, 0.5])
+    assert coverage_penalty(jnp.asarray(1 / ray), jnp.asarray(ray)) == pytest.approx(0, abs=1e-6)
+    losses = np.array([0.5, 0.2, 0.9])
+    shares = ray * losses / (ray * losses).sum()
+    softmax = np.exp(shares) / np.exp(shares).sum()
+    assert coverage_penalty(jnp.asarray(losses), jnp.asarray(ray)) == pytest.approx(
+        stats.entropy(np.full(3, 1 / 3), softmax), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - BASELINES))
+def test_penalties_add_to_any_conditioned_objective(name: str) -> None:
+    rays = np.array([[0.7, 0.3], [0.1, 0.9]])
+    losses = np.array([[0.9, 0.2], [0.2, 0.4]])
+    gram = GRAM[:2, :2]
+    plain = evaluate(name, losses, rays, gram)
+    both = evaluate(name, losses, rays, gram, order=2.0, coverage=3.0)
+    pairs = zip(jnp.asarray(losses), jnp.asarray(rays), strict=True)
+    spread = np.mean([coverage_penalty(*pair) for pair in pairs])
+    penalties = 2 * order_penalty(jnp.asarray(losses), jnp.asarray(rays)) + 3 * spread
+    assert both == pytest.approx(plain + float(penalties), rel=1e-4)
+    assert create_objective(name, order=1.0).needs_gram == create_objective(name).needs_gram
+    assert not create_objective(name, order=1.0).linear
+
+
+def test_only_linear_objectives_say_so() -> None:
+    linear = {name for name in OBJECTIVES if create_objective(name).linear}
+    assert linear == {"linear", "uniform"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tchebycheff", {}, "no objective 'tchebycheff'; there are chebyshev, cosine"),
+        ("linear", {"weight": 1.0}, "has no option 'weight'; it takes none"),
+        ("cosine", {"temperature": 1.0}, "it takes weight"),
+        ("uniform", {"order": 1.0}, "ignores the preference"),
+        ("linear", {"coverage": -1.0}, "must not be negative"),
+    ],
+)
+def test_bad_objectives_are_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_objective(name, **options)
+
+
+def test_order_needs_several_rays() -> None:
+    with pytest.raises(UserError, match="several rays a batch"):
+        evaluate("linear", [0.1, 0.2], [0.5, 0.5], order=1.0)
