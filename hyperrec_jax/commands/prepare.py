@@ -6,18 +6,22 @@ same command; the store appears under its name only when it is complete.
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands.cli import exit_on_user_error
+from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import Source, prepare_store
 from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
 from hyperrec_jax.data.sources.census_income import census_income_source
 from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE, csv_source
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.data.store import SPLITS, Store
+from hyperrec_jax.evaluation.leaks import leak_warnings
 
 _SYNTHETIC = SyntheticOptions()
+_FIELDS_TOLD = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output or Path("data") / source.name
     store = prepare_store(source, output, arguments.validation_fraction)
     print(summary(store))
+    for line in [*unseen_in_store(store), *leak_warnings(store)]:
+        print(f"warning: {line}", file=sys.stderr)
     return 0
 
 
@@ -58,6 +64,7 @@ def summary(store: Store) -> str:
     lines += [
         "",
         f"{len(schema.categorical)} categorical fields, ids with out-of-vocabulary: {sizes}",
+        *(_unseen_values(store, name) for name in ("validation", "test")),
         f"{schema.num_numerical} numerical fields; group: {schema.group or 'none'}",
     ]
     if schema.best_auc:
@@ -65,6 +72,21 @@ def summary(store: Store) -> str:
             "best AUC: that of the true probabilities on the test split; beaten only by chance"
         )
     return "\n".join(lines)
+
+
+def _unseen_values(store: Store, name: str) -> str:
+    """A line on the values of a split that no training row has."""
+    split = store.split(name)
+    shares = {
+        field.name: unseen / len(split)
+        for field, unseen in zip(store.schema.categorical, split.unseen, strict=True)
+        if unseen
+    }
+    told = sorted(shares, key=lambda field: -shares[field])[:_FIELDS_TOLD]
+    text = ", ".join(f"{field} {shares[field]:.2%}" for field in told) or "none"
+    if len(shares) > len(told):
+        text += f", and {len(shares) - len(told)} fields with fewer"
+    return f"{name}: rows with a value that training never saw: {text}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,8 @@
 
 A store is a folder:
 
-    schema.json        version, schema; per split rows, positives, a checksum per record batch
+    schema.json        version, schema; per split rows, what is counted of labels and of ids that
+                       training never saw, a checksum per record batch
     vocabulary.arrow   per categorical field the values that have the ids 1, 2, ...
     train.arrow        record batches of 16,384 rows; columns are fixed-size lists
     validation.arrow
@@ -37,7 +38,7 @@ from hyperrec_jax.data.files import (
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.errors import UserError
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation", "test")
 ROWS_PER_RECORD_BATCH = 16_384
 
@@ -113,7 +114,10 @@ class _SplitWriter:
         self._arrow_schema = _arrow_schema(columns)
         self._writer = pa.ipc.new_file(file, self._arrow_schema)
         self.rows = 0
-        self.positives = np.zeros(self._buffers["labels"].shape[1], np.int64)
+        tasks = self._buffers["labels"].shape[1]
+        self.positives = np.zeros(tasks, np.int64)
+        self.both_positive = np.zeros((tasks, tasks), np.int64)
+        self.unseen = np.zeros(next(c.width for c in columns if c.name == "categorical"), np.int64)
         self.checksums: list[int] = []
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -138,7 +142,11 @@ class _SplitWriter:
         ]
         self._writer.write_batch(pa.record_batch(lists, schema=self._arrow_schema))
         self.checksums.append(_checksum(arrays))
-        self.positives += self._buffers["labels"][: self._filled].sum(0, dtype=np.int64)
+        positive = (self._buffers["labels"][: self._filled] > 0).astype(np.int64)
+        self.positives += positive.sum(0)
+        self.both_positive += positive.T @ positive
+        if "categorical" in self._buffers:
+            self.unseen += (self._buffers["categorical"][: self._filled] == 0).sum(0)
         self.rows += self._filled
         self._filled = 0
 
@@ -221,6 +229,8 @@ class StoreWriter:
                 split: {
                     "rows": writer.rows,
                     "positives": writer.positives.tolist(),
+                    "both_positive": writer.both_positive.tolist(),
+                    "unseen": writer.unseen.tolist(),
                     "checksums": writer.checksums,
                 }
                 for split, writer in self._splits.items()
@@ -238,6 +248,8 @@ class Split:
     Attributes:
       path: The Arrow IPC file.
       positives: Number of positive labels of each task.
+      both_positive: Number of rows in which two labels are positive, `[task][task]`, symmetric.
+      unseen: Number of rows of each categorical field whose value no training row has (id 0).
     """
 
     def __init__(
@@ -246,10 +258,14 @@ class Split:
         columns: Sequence[_Column],
         rows: int,
         positives: Sequence[int],
+        both_positive: Sequence[Sequence[int]],
+        unseen: Sequence[int],
         checksums: Sequence[int],
     ):
         self.path = path
         self.positives = tuple(positives)
+        self.both_positive = tuple(map(tuple, both_positive))
+        self.unseen = tuple(unseen)
         self._rows = rows
         self._columns = {column.name: column for column in columns}
         self._checksums = np.asarray(checksums, np.uint32)

@@ -40,6 +40,14 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.categorical)
 
+    @property
+    def unseen(self) -> np.ndarray:
+        """Number of rows of each categorical field whose value training never saw: int64 [field].
+
+        `data.checks.unseen_warnings` says in words where they are many.
+        """
+        return np.count_nonzero(self.categorical == 0, axis=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessor:

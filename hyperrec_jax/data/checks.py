@@ -1,0 +1,56 @@
+"""What is suspicious about data that can be read: said in a line, never a reason to refuse it."""
+
+from collections.abc import Sequence
+
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.store import Split, Store
+
+HIGH_UNSEEN_SHARE = 0.2
+"""From this share of rows on, values that training never saw are worth a warning."""
+
+
+def unseen_warnings(schema: Schema, unseen: Sequence[int], rows: int, where: str) -> list[str]:
+    """Fields many of whose values training never saw, one line for each.
+
+    Args:
+      schema: Names the fields.
+      unseen: Rows with such a value, for each categorical field: `Split.unseen` of a store,
+        `Encoded.unseen` of rows that a model reads.
+      rows: Number of rows.
+      where: What the rows are, such as a file or a split.
+    """
+    return [
+        f"{where}: field {field.name!r}: {count / rows:.1%} of {rows:,} rows have a value that "
+        "training never saw; if it should have, compare how the values are written"
+        for field, count in zip(schema.categorical, unseen, strict=True)
+        if rows and count / rows >= HIGH_UNSEEN_SHARE
+    ]
+
+
+def unseen_in_store(store: Store) -> list[str]:
+    """`unseen_warnings` of the validation and the test split of a store."""
+    lines = []
+    for name in ("validation", "test"):
+        split = store.split(name)
+        where = f"{store.path}, {name} split"
+        lines += unseen_warnings(store.schema, split.unseen, len(split), where)
+    return lines
+
+
+def first_outside_funnel(split: Split) -> int | None:
+    """The first label that is positive in a row where the label before it is not.
+
+    Models of a funnel (`esmm`, `aitm`) read the labels as steps, each of which needs the step
+    before: a purchase needs a click. Where this returns a position, the labels are in another
+    order, or they are no funnel.
+
+    Args:
+      split: Rows of a store, such as those of training.
+
+    Returns:
+      A position in `[1, task)`, or None where every label keeps the order.
+    """
+    for label in range(1, len(split.positives)):
+        if split.both_positive[label - 1][label] < split.positives[label]:
+            return label
+    return None

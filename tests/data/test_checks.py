@@ -1,0 +1,95 @@
+"""What is told about suspicious data, and what is not."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hyperrec_jax.data.checks import (
+    first_outside_funnel,
+    unseen_in_store,
+    unseen_warnings,
+)
+from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.data.store import Store, StoreWriter
+from hyperrec_jax.evaluation.leaks import leak_warnings
+
+SCHEMA = Schema(
+    source="test",
+    categorical=(CategoricalField("item", 40), CategoricalField("flag", 3)),
+    numerical=(NumericalField("price"), NumericalField("paid")),
+    tasks=("click", "buy", "return"),
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(rows=1000, **change):
+        rng = np.random.default_rng(0)
+        click = rng.random(rows) < 0.5
+        buy = click & (rng.random(rows) < 0.5)
+        labels = np.stack([click, buy, buy & (rng.random(rows) < 0.5)], axis=1)
+        columns = {
+            "categorical": np.stack([rng.integers(1, 40, rows), rng.integers(1, 3, rows)], axis=1),
+            "numerical": rng.normal(size=(rows, 2)).astype(np.float32),
+            "labels": labels.astype(np.uint8),
+        } | {key: value(labels) for key, value in change.items()}
+        vocabulary = [pa.array(range(39)), pa.array(["x", "y"])]
+        with StoreWriter(tmp_path / "store", SCHEMA, vocabulary) as writer:
+            for part in np.array_split(np.arange(rows), 3):
+                writer.append("train", {key: value[part] for key, value in columns.items()})
+            test = {key: value[:10].copy() for key, value in columns.items()}
+            test["categorical"][:3, 0] = 0
+            test["categorical"][:1, 1] = 0
+            writer.append("test", test)
+        return Store.open(tmp_path / "store")
+
+    return write
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_the_store_counts_unseen_values_and_labels_that_come_together(write):
+    store = write()
+    assert store.split("train").unseen == (0, 0)
+    assert store.split("validation").unseen == (0, 0)
+    assert store.split("test").unseen == (3, 1)
+    labels = store.split("train").slice(0, 1000)["labels"].astype(int)
+    np.testing.assert_array_equal(store.split("train").both_positive, labels.T @ labels)
+    assert store.split("train").positives == tuple(labels.sum(0))
+
+
+def test_many_unseen_values_are_told(write):
+    (line,) = unseen_in_store(write())
+    assert "test split: field 'item': 30.0% of 10 rows" in line
+    assert unseen_warnings(SCHEMA, (0, 0), 0, "rows") == []
+
+
+def test_a_feature_that_is_a_label_is_told(write):
+    assert leak_warnings(write()) == []
+
+    def numbers(labels):
+        return np.stack([np.arange(len(labels)) % 7, -3.0 * labels[:, 1]], axis=1)
+
+    def ids(labels):
+        return np.stack([np.arange(len(labels)) % 39 + 1, 2 - labels[:, 0]], axis=1)
+
+    flag, paid = leak_warnings(write(numerical=numbers, categorical=ids))
+    assert "column 'flag' alone tells label 'click' (AUC 1.0000" in flag
+    assert "column 'paid' alone tells label 'buy' (AUC 1.0000" in paid
+
+
+def test_a_value_for_each_row_is_no_leak(write, monkeypatch):
+    """In the rows that they were counted on, unique values would tell every label."""
+
+    def ids(labels):
+        return np.stack([np.arange(len(labels)) % 39 + 1, np.ones(len(labels), int)], axis=1)
+
+    assert leak_warnings(write(rows=70, categorical=ids)) == []
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [((0, 1, 2), None), ((1, 0, 2), 1), ((0, 2, 1), 2), ((2, 1, 0), 1)]
+)
+def test_labels_in_another_order_than_a_funnel_are_found(write, order, expected):
+    store = write(labels=lambda labels: labels[:, order].astype(np.uint8))
+    assert first_outside_funnel(store.split("train")) == expected
+    assert first_outside_funnel(store.split("validation")) is None
