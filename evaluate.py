@@ -71,9 +71,9 @@ def _evaluate(workdir: Path) -> None:
     from hyperrec_jax.preference import sampling as preferences
     from hyperrec_jax.reports import page as html_report
     from hyperrec_jax.reports import tables as report
-    from hyperrec_jax.training import experiment
+    from hyperrec_jax.training import trained as trained_models
 
-    trained = experiment.load(workdir)
+    trained = trained_models.load_trained(workdir)
     rays = (
         preferences.parse_preferences(_PREFERENCES.value, trained.schema.num_tasks)
         if _PREFERENCES.value
@@ -81,7 +81,7 @@ def _evaluate(workdir: Path) -> None:
     )
     store = Store.open(Path(_STORE.value or trained.config["data"]["store"]))
 
-    def score(run: experiment.Trained) -> tuple[evaluation.Front, evaluation.Scores]:
+    def score(run: trained_models.Trained) -> tuple[evaluation.Front, evaluation.Scores]:
         return run.score(
             store,
             _SPLIT.value,
@@ -91,7 +91,7 @@ def _evaluate(workdir: Path) -> None:
         )
 
     front, scores = score(trained)
-    others = {path: score(experiment.load(Path(path)))[0] for path in _AGAINST.value}
+    others = {path: score(trained_models.load_trained(Path(path)))[0] for path in _AGAINST.value}
     against = comparison.compare(front, others) if others else None
     split = store.split(_SPLIT.value)
     trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
@@ -100,7 +100,7 @@ def _evaluate(workdir: Path) -> None:
     if _RANKING.value:
         if _RANKING.value == "learned":
             fused = trained.fit_fusion(store, front.preferences)
-        ranking = trained.rank(store, scores, _SPLIT.value, front.preferences, fused)
+        ranking = trained.list_front(store, scores, _SPLIT.value, front.preferences, fused)
 
     def write() -> None:
         details = html_report.details(workdir, trained, split, scores, front, against)

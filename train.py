@@ -28,9 +28,9 @@ def main() -> int:
         # Here and not at the top: --help and a bad flag answer before JAX is loaded.
         from hyperrec_jax.parallel import processes
         from hyperrec_jax.reports import tables as report
-        from hyperrec_jax.training import experiment
+        from hyperrec_jax.training.train import train
 
-        progress = experiment.train(config, workdir)
+        progress = train(config, workdir)
         if processes.is_first():
             print(report.training_summary(workdir, progress))
     return 0

@@ -36,6 +36,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.oracle import train_apart
+from benchmarks.parts import make_parts
 from benchmarks.stores import open_or_prepare
 from configs import base
 from hyperrec_jax import models
@@ -47,8 +48,10 @@ from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.front import Scores
 from hyperrec_jax.preference import sampling as preferences
 from hyperrec_jax.reports import tables as report
-from hyperrec_jax.training import experiment, workdir
-from hyperrec_jax.training.step import make_dispatch
+from hyperrec_jax.training import train as runner
+from hyperrec_jax.training import workdir
+from hyperrec_jax.training.dispatch import make_dispatch
+from hyperrec_jax.training.trained import load_trained
 
 GRID = 25
 RESAMPLES = 200
@@ -131,13 +134,13 @@ ABLATION: dict[str, Overrides] = {
     # Batch norm then has all preferences in every batch, as it has in evaluation.
     "+ no cosine, a ray a row": ORIGINAL
     | NO_COSINE
-    | {"train.rays": None, "train.ray_per_row": True},
+    | {"train.preferences": None, "train.preference_per_row": True},
     "+ a gate a task": ORIGINAL | {"model.gate_scope": "per_task"},
     "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
     "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},
     "+ film on towers": ORIGINAL | {"model.tower_adapter": "film"},
     "+ 8 stratified rays": ORIGINAL
-    | {"train.rays": 8, "sampler.name": "stratified", "sampler.concentration": 1.0},
+    | {"train.preferences": 8, "sampler.name": "stratified", "sampler.concentration": 1.0},
     "+ anchored experts, softmax": ORIGINAL
     | {"model.gate_anchors": True, "model.gate_activation": "softmax"},
     "default - anchored experts": {"model.gate_anchors": False},
@@ -147,11 +150,11 @@ ABLATION: dict[str, Overrides] = {
     "default - losses over entropy": {"normaliser.name": "none"},
     "default - rays near the ends": {"sampler.concentration": 1.0},
     "default - rays that cover the simplex": {"sampler.name": "dirichlet"},
-    "default - a ray a batch": {"train.rays": 1},
-    "default - 8 rays a batch": {"train.rays": 8},
-    "default - a ray a row": {"train.ray_per_row": True},
+    "default - a ray a batch": {"train.preferences": 1},
+    "default - 8 rays a batch": {"train.preferences": 8},
+    "default - a ray a row": {"train.preference_per_row": True},
 }
-FRONT = {"normaliser.name": "front", "train.rays": 8}
+FRONT = {"normaliser.name": "front", "train.preferences": 8}
 OBJECTIVES: dict[str, Overrides] = {
     "linear, front": FRONT,
     "linear, order": {"objective.order": 1.0},
@@ -162,7 +165,7 @@ OBJECTIVES: dict[str, Overrides] = {
     "hypervolume": {
         "objective.name": "hypervolume",
         "objective.weight": 0.05,
-        "train.rays": 16,
+        "train.preferences": 16,
     },
     "epo": {"objective.name": "epo"},
     "pareto_mtl": {"objective.name": "pareto_mtl"},
@@ -241,8 +244,8 @@ def run(name: str, dataset: str, seed: int, store: Store, folder: Path) -> Run:
     path = folder / "result.npz"
     if not path.exists():
         config = make_config(VARIANTS[name], DATASETS[dataset].trunk, seed)
-        experiment.train(config, folder, store)
-        trained = experiment.load(folder)
+        runner.train(config, folder, store)
+        trained = load_trained(folder)
         front, scores = trained.score(store, "test", GRID)
         with files.written_whole(path) as file:
             np.savez(
@@ -250,7 +253,7 @@ def run(name: str, dataset: str, seed: int, store: Store, folder: Path) -> Run:
                 log_loss=front.log_loss,
                 auc=front.auc,
                 logits=scores.logits,
-                share=models.preference_share(trained.model, trained.variables["params"]),
+                share=models.preference_share(trained.network, trained.variables["params"]),
             )
     with np.load(path) as arrays:
         return Run(
@@ -274,7 +277,7 @@ def training_time(name: str, dataset: str, store: Store, folder: Path) -> float:
 
 def _steps(config: dict[str, Any], store: Store) -> Callable[[], float]:
     """What trains on one and the same dispatch, and returns the seconds that it took."""
-    training = experiment.create_training(config, store)
+    training = make_parts(config, store)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, training.template)
     dispatch = make_dispatch(training.step, shardings)
     batches = jax.device_put(training.reader.read(0, config["train"]["steps_per_dispatch"]))

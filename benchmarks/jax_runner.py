@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import timed
+from benchmarks.parts import make_parts
 from benchmarks.profile_step import Piece, profile
 from configs import base
 from hyperrec_jax.commands.torch_import import convert
@@ -17,8 +18,8 @@ from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.front import evaluate_front, make_score_fn, score_split
 from hyperrec_jax.parallel.mesh import place_batch
-from hyperrec_jax.training import experiment
-from hyperrec_jax.training.step import make_dispatch
+from hyperrec_jax.training.dispatch import make_dispatch
+from hyperrec_jax.training.train import grid_for
 
 
 class JaxRunner:
@@ -43,7 +44,7 @@ class JaxRunner:
         self._store = Store.open(store_path)
         self._split = self._store.split("train")
         self._split.verify()  # else the first reads would, once an opened store
-        self._training = experiment.create_training(config.to_dict(), self._store)
+        self._training = make_parts(config.to_dict(), self._store)
         self._steps = config.train.steps_per_dispatch
         self._batch_size = self._training.reader.batch_size
         self._reader = self._training.reader
@@ -102,7 +103,7 @@ class JaxRunner:
     def evaluate(self, num_rays: int) -> float:
         """Seconds of scoring the test rows under a grid, and of all metrics."""
         schema = self._store.schema
-        rays = experiment.evaluation_preferences(self._training.model, schema.num_tasks, num_rays)
+        rays = grid_for(self._training.model.conditioned, schema.num_tasks, num_rays)
 
         def run() -> None:
             scores = score_split(
@@ -137,8 +138,8 @@ class JaxRunner:
         for step in range(0, steps, self._steps):
             batch = self._place(self._reader.read(step, self._steps))
             state, metrics = self._dispatch(state, batch)
-            losses.append(metrics.task_losses)
-            rays.append(metrics.rays[:, 0])
+            losses.append(metrics.goal_losses)
+            rays.append(metrics.preferences[:, 0])
         return np.concatenate(losses)[:steps], np.concatenate(rays)[:steps]
 
     def product_flops(self) -> float:

@@ -4,18 +4,20 @@ The models run side by side (`vmap`) on the same batches, each with its own para
 and preference: the same as one run after another, without compiling each.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.front import Scores, make_score_fn, score_split
 from hyperrec_jax.preference.normalisation import entropy_scale
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.dispatch import make_step
 
 
 def train_apart(
@@ -37,11 +39,12 @@ def train_apart(
 
 
 def _train_together(config: dict[str, Any], store: Store, rays: np.ndarray) -> np.ndarray:
-    training = experiment.create_training(config, store)
+    training = make_parts(config, store)
     weights = jnp.asarray(rays, jnp.float32)
 
     def step(state: Any, ray: jax.Array, batch: Any) -> Any:
-        return training.make_step(lambda key, count, progress: ray[None])(state, batch)[0]
+        run = dataclasses.replace(training.run, sampler=lambda key, count, progress: ray[None])
+        return make_step(run)(state, batch)[0]
 
     def advance(states: Any, batch: Any) -> Any:
         if len(rays) == 1:  # a plain product is faster than a batch of one

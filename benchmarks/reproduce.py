@@ -28,8 +28,10 @@ from hyperrec_jax.commands import cli
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.reports import tables as report
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
 
 SOURCES = {
     "census_income": ["census-income"],
@@ -138,10 +140,10 @@ def run(config: dict[str, Any], store: Store, folder: Path, grid: int) -> Result
     path = folder / "result.json"
     if path.exists():
         return Result(**json.loads(path.read_text("utf-8")))
-    experiment.train(config, folder, store)
-    trained = experiment.load(folder)
+    train(config, folder, store)
+    trained = load_trained(folder)
     tasks = store.schema.num_tasks
-    grid_front = trained.evaluate(store, "test", grid)
+    grid_front = trained.score(store, "test", grid)[0]
     equal = trained.evaluate(store, "test", np.full((1, tasks), 1 / tasks))
     rates = [r["rows_per_second"] for r in read_metrics(folder) if r["kind"] == "train"]
     result = Result(

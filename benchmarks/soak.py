@@ -26,9 +26,10 @@ import jax
 import numpy as np
 
 from benchmarks.measure import free_port, machine
+from benchmarks.parts import make_parts
 from hyperrec_jax.commands.prepare import main as prepare
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
 
@@ -175,7 +176,7 @@ def _half_saved(folder: Path) -> bool:
 def final_state(folder: Path, store: Path) -> list[np.ndarray]:
     """All arrays of the newest checkpoint."""
     config = workdir.load_config(folder)
-    training = experiment.create_training(config, Store.open(store))
+    training = make_parts(config, Store.open(store))
     restored = Checkpoints(folder, read_only=True).restore_latest(training.template)
     assert restored is not None
     assert restored[1].finished

@@ -12,14 +12,11 @@ from typing import Any
 
 from hyperrec_jax import models
 from hyperrec_jax.config import defaults
+from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.data.readers.resident import is_resident
 from hyperrec_jax.data.readers.rows import TrainingReader
 from hyperrec_jax.preference import normalisation, objectives
 from hyperrec_jax.preference import sampling as preferences
-from hyperrec_jax.training.lazy_tables import make_lazy_step
-from hyperrec_jax.training.loop import LoopOptions
-from hyperrec_jax.training.state import create_optimizer
-from hyperrec_jax.training.step import make_train_step
 from hyperrec_jax.training.workdir import flatten
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -45,6 +42,16 @@ take is an error, too.
 """
 
 OTHERS = {
+    "train.epochs": "Passes over the training rows.",
+    "train.preference_per_row": "Draw a preference for each row instead; the objective must be "
+    "linear in the losses, since each row's loss then stands alone.",
+    "train.steps_per_dispatch": "Steps compiled into one call.",
+    "train.checkpoint_every": "Steps between saves within an epoch, rounded up to whole calls; an "
+    "epoch's end always saves.",
+    "train.skip_nonfinite": "Keep the old state where a loss or an update is not finite, and "
+    "count such steps.",
+    "optimizer.lazy_rows": "Fields with at least this many ids, and more than a batch has rows, "
+    "use lazy Adam; 0 for none.",
     "preset": "A named set of values; see [presets](#presets).",
     "seed": "Of the first parameters, the order of the rows, the preferences and the dropout.",
     "model.name": "See [models](#models).",
@@ -87,13 +94,10 @@ def shown(value: Any) -> str:
 def run_section(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> str:
     """A table of the keys that begin with one of some prefixes."""
     known = {
-        **{f"train.{name}": text for name, text in meanings(make_train_step).items()},
-        **{f"train.{name}": text for name, text in meanings(LoopOptions, "Attributes").items()},
         **{f"train.{name}": text for name, text in meanings(TrainingReader).items()},
         **comments(),
         **{f"data.{name}": text for name, text in meanings(is_resident).items()},
         **{f"optimizer.{name}": text for name, text in meanings(create_optimizer).items()},
-        **{f"optimizer.{name}": text for name, text in meanings(make_lazy_step).items()},
         **OTHERS,
     }
     rows = []

@@ -15,19 +15,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hyperrec_jax.api import fit, prepare
+    from hyperrec_jax.api.fit import fit
+    from hyperrec_jax.api.load import load
+    from hyperrec_jax.api.model import Model
+    from hyperrec_jax.api.prepare import prepare
     from hyperrec_jax.commands.suggest import suggest_preference
     from hyperrec_jax.reports.tables import plot
-    from hyperrec_jax.serving.load import load
 
 __version__ = "0.1.0"
-__all__ = ["fit", "load", "plot", "prepare", "suggest_preference"]
+__all__ = ["Model", "fit", "load", "plot", "prepare", "suggest_preference"]
 
 _HOMES = {
-    "fit": "api",
-    "load": "serving.load",
+    "fit": "api.fit",
+    "load": "api.load",
+    "Model": "api.model",
     "plot": "reports.tables",
-    "prepare": "api",
+    "prepare": "api.prepare",
     "suggest_preference": "commands.suggest",
 }
 
@@ -37,3 +40,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hyperrec_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"hyperrec_jax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

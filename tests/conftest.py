@@ -28,7 +28,7 @@ from hyperrec_jax.commands.export import export
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.train import train
 
 # In CI the same examples every time, so that a change is judged by itself; elsewhere new ones.
 settings.register_profile("ci", derandomize=True)
@@ -107,7 +107,7 @@ def tiny_config(store: Store, preset: str = "default", **overrides: Any) -> dict
 def trained_run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny PO-MoE trained on `small_store`."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    experiment.train(tiny_config(small_store), folder, small_store)
+    train(tiny_config(small_store), folder, small_store)
     return folder
 
 

@@ -39,10 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hyperrec_jax.data.store import Store
     from hyperrec_jax.serving.explorer.answers import Explorer
     from hyperrec_jax.serving.preprocess import Preprocessor
-    from hyperrec_jax.training import experiment, workdir
+    from hyperrec_jax.training import workdir
+    from hyperrec_jax.training.trained import load_trained
 
     with bind("127.0.0.1", arguments.port) as listener:
-        trained = experiment.load(arguments.workdir)
+        trained = load_trained(arguments.workdir)
         store = Store.open(arguments.store or Path(trained.config["data"]["store"]))
         preprocess = Preprocessor.open(trained.schema, arguments.workdir / workdir.VOCABULARY)
         explorer = Explorer(trained, preprocess, store, arguments.split, arguments.rows)

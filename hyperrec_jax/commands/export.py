@@ -45,11 +45,11 @@ def export(workdir: Path, output: Path) -> None:
     """
     from flax import traverse_util
 
-    from hyperrec_jax.training import experiment
+    from hyperrec_jax.training.trained import load_trained
 
     if output.exists() and not (output / MANIFEST).exists() and _occupied(output):
         raise UserError(f"--out {output}: exists and is no exported model; choose another folder")
-    trained = experiment.load(workdir)
+    trained = load_trained(workdir)
     weights = {
         name: np.asarray(value)
         for name, value in traverse_util.flatten_dict(trained.variables, sep="/").items()
@@ -67,7 +67,7 @@ def export(workdir: Path, output: Path) -> None:
             manifest = {
                 "format": FORMAT,
                 "schema": trained.schema.to_dict(),
-                "conditioned": trained.model.conditioned,
+                "conditioned": trained.network.conditioned,
                 "platforms": PLATFORMS,
                 "config": trained.config,
                 "trained_with": workdirs.load_versions(workdir),
@@ -98,12 +98,12 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
     from flax import traverse_util
     from jax import export as jax_export
 
+    from hyperrec_jax.config.resolve import create_model
     from hyperrec_jax.serving.from_workdir import make_scores
-    from hyperrec_jax.training import experiment
 
     # Which fields are best folded depends on the number of rows, which is open here.
     config = trained.config | {"model": trained.config["model"] | {"fold": "never"}}
-    scores = make_scores(experiment.create_model(config, trained.schema))
+    scores = make_scores(create_model(config, trained.schema))
     schema = trained.schema
     rows, rays = jax_export.symbolic_shape("rows, rays")
     shape = jax.ShapeDtypeStruct

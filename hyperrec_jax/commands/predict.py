@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--keep", default="", help="columns of the input to copy, separated by commas"
     )
     arguments = parser.parse_args(argv)
-    from hyperrec_jax.serving.load import load
+    from hyperrec_jax.api.load import load_predictor as load
 
     predictor = load(arguments.workdir)
     if arguments.preference and not predictor.conditioned:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with cli.needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
-    from hyperrec_jax.serving.load import load
+    from hyperrec_jax.api.load import load_predictor as load
 
     with bind(arguments.host, arguments.port) as listener:
         app = create_app(load(arguments.model), arguments.max_rows)

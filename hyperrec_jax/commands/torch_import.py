@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.config.run import Config
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.base import MultiTaskModel
 from hyperrec_jax.models.layers import table_rows
-from hyperrec_jax.training import experiment
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.state import first_state
 
 Tree = dict[str, Any]
 
@@ -379,7 +381,7 @@ def import_checkpoint(
     checkpoint: Path,
     store: Store,
     workdir: Path,
-    config: experiment.Config,
+    config: Config,
     raw_field_sizes: Sequence[int] | None = None,
 ) -> None:
     """Makes a workdir of a checkpoint of the original: to evaluate, and to train further.
@@ -395,13 +397,12 @@ def import_checkpoint(
       UserError: the file can't be read or does not fit the model, or the folder holds a run.
     """
     state_dict = _load_state_dict(checkpoint)
-    config = experiment.settle(config, store.schema)
-    training = experiment.create_training(config, store)
+    run = resolve(config, store.schema, store.split("train"))
     vocabularies = [store.vocabulary(field.name).to_pylist() for field in store.schema.categorical]
     variables = convert(
-        state_dict, config["model"]["name"], training.model, vocabularies, raw_field_sizes
+        state_dict, config["model"]["name"], run.model, vocabularies, raw_field_sizes
     )
-    state = training.init()
+    state = first_state(run)
     placed = jax.tree.map(
         lambda old, new: jax.device_put(jnp.asarray(new, old.dtype), old.sharding),
         state.variables,
@@ -409,7 +410,7 @@ def import_checkpoint(
     )
     if (workdir / "config.json").exists():
         raise UserError(f"--workdir {workdir}: holds a run already; take another folder")
-    with workdirs.open_workdir(workdir, config, store.schema):
+    with workdirs.open_workdir(workdir, run.config, store.schema):
         checkpoints = Checkpoints(workdir)
         progress = Progress(data_fingerprint=store.fingerprint)
         checkpoints.save_best(placed, 0, progress)

@@ -157,8 +157,8 @@ def _train(
     trial: Any,
 ) -> list[float]:
     """Validation metrics of the selected state of a run with the chosen options."""
-    from hyperrec_jax.training import experiment
     from hyperrec_jax.training.log import read_metrics
+    from hyperrec_jax.training.train import train
 
     merged = ConfigDict(dict(config)).lock()  # locked: an unknown name is an error
     try:
@@ -166,7 +166,7 @@ def _train(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"--range: {' '.join(str(error).split())}") from error
     try:
-        progress = experiment.train(merged.to_dict(), workdir)
+        progress = train(merged.to_dict(), workdir)
     except TrainingError:
         trial.set_user_attr("diverged", True)
         raise

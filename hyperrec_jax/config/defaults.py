@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 3e-4,
         "optimizer.lazy_rows": 0,
         "train.prior_bias": False,
-        "train.rays": 1,
+        "train.preferences": 1,
         "train.grid": 5,
         "train.patience": 2,
     },
@@ -146,8 +146,8 @@ def get_config(preset: str = "default") -> ConfigDict:
     # Preferences a batch, for which the experts run once: as many as tasks, so that each row
     # serves every task; 8 where the objective is not linear in the losses, 1 where it compares
     # gradients.
-    config.train.rays = placeholder(int)
-    config.train.ray_per_row = False
+    config.train.preferences = placeholder(int)
+    config.train.preference_per_row = False
     config.train.patience = 2  # evaluations without a better hypervolume; 0 never stops early
     config.train.grid = 5  # preferences of the validation grid that selects the model
     config.train.steps_per_dispatch = 8  # steps compiled into one call

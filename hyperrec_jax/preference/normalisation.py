@@ -27,13 +27,13 @@ class Normaliser(NamedTuple):
       apply: `apply(state, losses [..., task]) -> normalised [..., task]`; gradients reach the
         losses, not the state.
       update: `update(state, losses [ray, task]) -> state`, with the losses of a step.
-      needs_rays: Whether it compares the rays of a batch, of which there must then be several.
+      needs_several_preferences: Whether it compares the preferences of a batch.
     """
 
     init: Callable[[], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
     update: Callable[[Any, jax.Array], Any]
-    needs_rays: bool = False
+    needs_several_preferences: bool = False
 
 
 def create_normaliser(name: str, num_tasks: int, **options: object) -> Normaliser:
@@ -167,7 +167,7 @@ def front(num_tasks: int, *, decay: float = 0.99, floor: float = 0.005) -> Norma
     def update(state: RunningScale, losses: jax.Array) -> RunningScale:
         return _averaged(state, jnp.ptp(losses.reshape(-1, num_tasks), axis=0), decay)
 
-    return Normaliser(init, apply, update, needs_rays=True)
+    return Normaliser(init, apply, update, needs_several_preferences=True)
 
 
 def _averaged(state: RunningScale, values: jax.Array, decay: float) -> RunningScale:

@@ -69,7 +69,7 @@ def details(
 
     Args:
       workdir: The run's folder.
-      trained: From `experiment.load`.
+      trained: From `training.trained.load_trained`.
       split: The rows that were scored.
       scores: From `Trained.score`.
       front: From those scores.
@@ -102,7 +102,7 @@ def _expert_use(trained: Any, split: Any, rays: np.ndarray | None) -> np.ndarray
     """
     rows = np.linspace(0, len(split) - 1, min(EXPERT_ROWS, len(split))).astype(int)
     batch = split.gather(rows)
-    apply = functools.partial(trained.model.apply, trained.variables, mutable=["intermediates"])
+    apply = functools.partial(trained.network.apply, trained.variables, mutable=["intermediates"])
 
     @jax.jit
     def encode(batch: Any) -> Any:

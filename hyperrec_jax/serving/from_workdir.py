@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
-from hyperrec_jax.training import experiment
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.trained import Trained, load_trained
 
 
 def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
@@ -37,22 +37,30 @@ def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
     return {"grid": grid, "each": each}
 
 
+def make_predictor(trained: Trained, workdir: Path) -> Predictor:
+    """What takes raw rows, from a trained model and the vocabulary in its workdir.
+
+    Raises:
+      UserError: the vocabulary is missing or can't be read.
+    """
+    scores = {
+        name: functools.partial(jax.jit(score), trained.variables)
+        for name, score in make_scores(trained.network).items()
+    }
+    return Predictor(
+        preprocess=Preprocessor.open(trained.schema, workdir / workdirs.VOCABULARY),
+        grid=scores["grid"],
+        each=scores["each"],
+        conditioned=trained.network.conditioned,
+        config=trained.config,
+        versions=workdirs.load_versions(workdir),
+    )
+
+
 def load_workdir(workdir: Path) -> Predictor:
     """The selected model of a workdir.
 
     Raises:
       UserError: there is none, or it can't be read.
     """
-    trained = experiment.load(workdir)
-    scores = {
-        name: functools.partial(jax.jit(score), trained.variables)
-        for name, score in make_scores(trained.model).items()
-    }
-    return Predictor(
-        preprocess=Preprocessor.open(trained.schema, workdir / workdirs.VOCABULARY),
-        grid=scores["grid"],
-        each=scores["each"],
-        conditioned=trained.model.conditioned,
-        config=trained.config,
-        versions=workdirs.load_versions(workdir),
-    )
+    return make_predictor(load_trained(workdir), workdir)

@@ -10,55 +10,55 @@ a row that a batch does not name keeps its value and its moments, where dense Ad
 along them, and shrink it by L2. Small fields, and rows named at every step, fare as ever.
 """
 
+import dataclasses
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from hyperrec_jax.config.run import Run
 from hyperrec_jax.models.layers import table_rows
 from hyperrec_jax.training.state import Batch, TrainState
-from hyperrec_jax.training.step import Step, StepMetrics
+from hyperrec_jax.training.step import RunStep, StepMetrics
 
 logger = logging.getLogger(__name__)
 
 
-def make_lazy_step(make_step: Callable[[Any], Step], model: Any, lazy_rows: int) -> Step:
-    """Builds a step whose optimizer is lazy on large fields.
+def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
+    """A step whose optimizer is lazy on fields of many ids, if the run has any; else the step.
 
     Args:
-      make_step: Builds the step of a model, with an optimizer that treats each element by itself.
-      model: A model of `hyperrec_jax.models`.
-      lazy_rows: Number of ids from which on a field is lazy, if it is more than the rows of a
-        batch; 0 for never.
+      step: Of a run, with an optimizer that treats each element by itself.
+      run: Its option `optimizer.lazy_rows` is the number of ids at which a field becomes lazy, if
+        it also has more ids than a batch has rows; 0 turns this off.
 
     Returns:
-      A step on the same state as that of `make_step(model)`.
+      A step on the same state.
     """
+    model, lazy_rows = run.model, run.config["optimizer"]["lazy_rows"]
     if not lazy_rows or max(model.field_sizes, default=0) < lazy_rows:
-        return make_step(model)
+        return step
     if model.accumulate_steps > 1:
         logger.warning(
             "all rows of the embedding tables are trained at each update, whatever "
             "optimizer.lazy_rows: the model takes %d batches for one",
             model.accumulate_steps,
         )
-        return make_step(model)
+        return step
     num_rows = table_rows(model.field_sizes)
 
     def is_table(leaf: jax.Array) -> bool:
         """Whether a parameter, or a moment of one, has a row for each id of all fields."""
         return leaf.ndim == 2 and leaf.shape[0] == num_rows
 
-    def lazy_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def lazy_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         rows, ids, field_sizes = _named(batch["categorical"], model.field_sizes, lazy_rows)
         small = jax.tree.map(
             lambda leaf: leaf.at[rows].get(mode="clip") if is_table(leaf) else leaf,
             state,
         )
-        step = make_step(model.clone(field_sizes=field_sizes))
-        small, metrics = step(small, batch | {"categorical": ids})
+        small_run = dataclasses.replace(run, model=model.clone(field_sizes=field_sizes))
+        small, metrics = step(small_run, small, batch | {"categorical": ids})
         new_state = jax.tree.map(
             lambda old, new: (
                 old.at[rows].set(new, mode="drop", unique_indices=True) if is_table(old) else new

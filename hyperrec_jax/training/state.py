@@ -4,13 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
-from hyperrec_jax.errors import UserError
+from hyperrec_jax.config.run import Run
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.parallel import mesh as sharding
 
 Batch = dict[str, jax.Array]
+"""`categorical` int `[row, field]`, `numerical` float `[row, number]`, `labels` `[row, goal]`."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -30,7 +32,7 @@ class TrainState(struct.PyTreeNode):
     """
 
     step: jax.Array
-    params: Any
+    params: optax.Params
     batch_stats: Any
     opt_state: optax.OptState
     normaliser: Any
@@ -43,81 +45,45 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_optimizer(
-    learning_rate: float,
-    *,
-    l2: float = 0.0,
-    schedule: str = "constant",
-    warmup_steps: int = 0,
-    total_steps: int = 1,
-    accumulate_steps: int = 1,
-) -> optax.GradientTransformation:
-    """Adam with L2 added to the gradient, as `torch.optim.Adam(weight_decay=l2)` has it.
-
-    Args:
-      learning_rate: Peak learning rate.
-      l2: Coefficient of the L2 penalty on every parameter.
-      schedule: `constant`, or `cosine` from the peak to zero at `total_steps`.
-      warmup_steps: Steps of linear warm-up from zero.
-      total_steps: Steps of the whole run.
-      accumulate_steps: Batches whose mean gradient makes one update.
-
-    Raises:
-      UserError: unknown schedule.
-    """
-    if schedule == "constant":
-        main = optax.constant_schedule(learning_rate)
-    elif schedule == "cosine":
-        main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup_steps))
-    else:
-        raise UserError(f"optimizer.schedule={schedule!r}: take 'constant' or 'cosine'")
-    if warmup_steps:
-        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-        main = optax.join_schedules([warmup, main], [warmup_steps])
-    optimizer = optax.chain(
-        optax.add_decayed_weights(l2),
-        optax.scale_by_adam(),
-        optax.scale_by_learning_rate(main),
-    )
-    if accumulate_steps > 1:
-        return optax.MultiSteps(optimizer, accumulate_steps).gradient_transformation()
-    return optimizer
+def example_batch(schema: Schema, rows: int = 2) -> Batch:
+    """Zeros in the shape of a batch, for shape inference."""
+    return {
+        "categorical": jnp.zeros((rows, len(schema.categorical)), jnp.int32),
+        "numerical": jnp.zeros((rows, schema.num_numerical), jnp.float32),
+        "labels": jnp.zeros((rows, schema.num_tasks), jnp.uint8),
+    }
 
 
-def init_state(
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    normaliser: Any,
-    objective: Any,
-    batch: Batch,
-    num_tasks: int,
-    key: jax.Array,
-    base_rates: np.ndarray | None = None,
-) -> TrainState:
-    """The state before the first step.
-
-    Args:
-      model: A model of `hyperrec_jax.models`.
-      optimizer: An optax transformation.
-      normaliser: From `normalisation.create_normaliser`.
-      objective: From `objectives.create_objective`.
-      batch: An example batch; only its shapes matter.
-      num_tasks: Number of tasks.
-      key: Random key of the initial parameters.
-      base_rates: Of the training labels, `[task]`, for the first predictions to be; or None.
-    """
-    params_key, dropout_key = jax.random.split(key)
-    preference = jnp.full((num_tasks,), 1 / num_tasks)
-    variables = model.init({"params": params_key, "dropout": dropout_key}, batch, preference, False)
+def init_state(run: Run) -> TrainState:
+    """The state before the first step."""
+    params_key, dropout_key = jax.random.split(run.init_key)
+    num_goals = run.schema.num_tasks
+    preference = jnp.full((num_goals,), 1 / num_goals)
+    keys = {"params": params_key, "dropout": dropout_key}
+    variables = run.model.init(keys, example_batch(run.schema), preference, False)
     params = variables["params"]
-    if base_rates is not None:
-        params = model.with_prior(params, base_rates)
+    if run.base_rates is not None:
+        params = run.model.with_prior(params, run.base_rates)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
-        normaliser=normaliser.init(),
-        objective=objective.init(num_tasks),
+        opt_state=run.optimizer.init(params),
+        normaliser=run.normaliser.init(),
+        objective=run.objective.init(num_goals),
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def state_template(run: Run) -> TrainState:
+    """Shapes and shardings of the state, without making it."""
+    return sharding.template(lambda: init_state(run), run.mesh)
+
+
+def first_state(run: Run) -> TrainState:
+    """The state before the first step, made where it belongs."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state_template(run))
+    # Unoptimised: it runs once, and a compiler that optimises the draws takes longer than they do.
+    fast_compile = {"xla_backend_optimization_level": 0}
+    make = jax.jit(lambda: init_state(run), out_shardings=shardings, compiler_options=fast_compile)
+    return make()

@@ -86,7 +86,7 @@ def test_a_variant_is_trained_once(tiny, store, tmp_path, monkeypatch):
     first = fronts.run("default", "synthetic_medium", 0, store, tmp_path / "0")
     assert first.logits.shape == (5, 2, 1000)
     assert 0 < first.share < 1
-    monkeypatch.setattr(fronts.experiment, "train", None)
+    monkeypatch.setattr(fronts.runner, "train", None)
     again = fronts.run("default", "synthetic_medium", 0, store, tmp_path / "0")
     np.testing.assert_array_equal(first.log_loss, again.log_loss)
 
@@ -117,5 +117,5 @@ def test_wrong_arguments_are_told(arguments, message, tmp_path):
 def test_every_variant_is_a_config_that_its_model_takes(name, small_store):
     for dataset in fronts.DATASETS.values():
         config = fronts.make_config(fronts.VARIANTS[name], dataset.trunk, 0)
-        model = fronts.experiment.create_model(config, small_store.schema)
+        model = fronts.create_model(config, small_store.schema)
         assert model.embedding_dim == dataset.trunk.get("model.embedding_dim", 128)

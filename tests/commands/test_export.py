@@ -12,7 +12,8 @@ import hyperrec_jax
 from hyperrec_jax.commands.export import export, main
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import make_score_fn
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
 RAYS = np.array([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]])
@@ -24,11 +25,11 @@ def rows(small_store):
 
 
 def _logits_of_the_training_code(workdir, predictor, rows):
-    trained = experiment.load(workdir)
+    trained = load_trained(workdir)
     encoded = predictor.preprocess(rows)
     batch = {"categorical": encoded.categorical, "numerical": encoded.numerical}
     rays = jnp.asarray(RAYS, jnp.float32)
-    return np.asarray(make_score_fn(trained.model)(trained.variables, batch, rays))
+    return np.asarray(make_score_fn(trained.network)(trained.variables, batch, rays))
 
 
 def test_predictions_are_those_of_the_training_code(exported_model, trained_run, rows):
@@ -64,7 +65,7 @@ def test_results_do_not_depend_on_the_rows_beside(exported_model, rows):
 
 def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
     config = tiny_config(small_store, model__name="sharedbottom", train__epochs=1)
-    experiment.train(config, tmp_path / "run", small_store)
+    train(config, tmp_path / "run", small_store)
     export(tmp_path / "run", tmp_path / "model")
     predictor = hyperrec_jax.load(tmp_path / "model")
     assert not predictor.conditioned

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.fusion import Fusion
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
 from tests.conftest import ROOT, write_own_data
@@ -240,7 +241,7 @@ def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
 
 
 def _final_state(folder, store):
-    training = experiment.create_training(workdir.load_config(folder), Store.open(store))
+    training = make_parts(workdir.load_config(folder), Store.open(store))
     restored = Checkpoints(folder, read_only=True).restore_latest(training.template)
     assert restored is not None
     return restored[0]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hyperrec_jax.commands import suggest
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import pareto
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
+from hyperrec_jax.training.trained import load_trained
 
 TASKS = ("click", "buy")
 
@@ -104,7 +105,7 @@ def test_a_front_without_a_choice_is_told():
 
 
 def test_the_command_reads_what_evaluation_wrote(trained_run, small_store, tmp_path, capsys):
-    front = experiment.load(trained_run).evaluate(small_store, "validation", 5)
+    front = load_trained(trained_run).evaluate(small_store, "validation", 5)
     folder = tmp_path / "evaluation" / "validation"
     folder.mkdir(parents=True)
     workdir.write_json(folder / "front.json", front.to_dict())

@@ -9,7 +9,8 @@ from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
 from tests.models.torch_reference import REFERENCES
 
 RAW_SIZES, NUMERICAL = (5, 9), 3
@@ -150,7 +151,7 @@ def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_
     torch.save(reference.state_dict(), tmp_path / "model.pt")
     assert _import(store, tmp_path / "model.pt", tmp_path / "run") == 0
 
-    trained = experiment.load(tmp_path / "run")
+    trained = load_trained(tmp_path / "run")
     batch = store.split("train").slice(0, 50)
     raw = np.stack(
         [
@@ -164,11 +165,11 @@ def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_
         expected = reference(
             torch.from_numpy(raw), torch.from_numpy(np.array(batch["numerical"])), torch.tensor(ray)
         )
-    logits = trained.model.apply(trained.variables, batch, ray, False)
+    logits = trained.network.apply(trained.variables, batch, ray, False)
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
     config = trained.config | {"train": trained.config["train"] | {"epochs": 1}}
-    assert experiment.train(config, tmp_path / "run", store).epoch == 1
+    assert train(config, tmp_path / "run", store).epoch == 1
     with pytest.raises(UserError, match="holds a run already"):
         _import(store, tmp_path / "model.pt", tmp_path / "run")
 

@@ -7,7 +7,7 @@ import pytest
 
 from hyperrec_jax.commands.tune import DEFAULT_RANGES, Range, summary, tune
 from hyperrec_jax.errors import TrainingError, UserError
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
 from tests.conftest import ROOT, tiny_config
 
@@ -39,7 +39,7 @@ def test_a_bad_range_is_told(text):
 def test_a_study_goes_on_where_it_was_stopped(config, tmp_path, monkeypatch, capsys):
     metrics = ("auc/click", "auc/buy")
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", _stop)
+        patch.setattr("hyperrec_jax.training.train.train", _stop)
         with pytest.raises(KeyboardInterrupt):
             tune(config, tmp_path, RANGES, 2, metrics)
     study = tune(config, tmp_path, RANGES, 2, metrics)
@@ -72,7 +72,7 @@ def test_a_run_that_diverges_does_not_end_the_study(config, tmp_path, monkeypatc
     def diverge(*arguments):
         raise TrainingError("loss is not finite")
 
-    monkeypatch.setattr(experiment, "train", diverge)
+    monkeypatch.setattr("hyperrec_jax.training.train.train", diverge)
     for trials in (2, 3):
         study = tune(config, tmp_path, RANGES, trials)
         assert [trial.state.name for trial in study.trials] == ["FAIL"] * trials

@@ -9,10 +9,10 @@ import pytest
 from hyperrec_jax import models
 from hyperrec_jax.commands import cli
 from hyperrec_jax.config import defaults
+from hyperrec_jax.config.resolve import options, resolve
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference import normalisation, objectives
 from hyperrec_jax.preference import sampling as preferences
-from hyperrec_jax.training import experiment
 from tests.conftest import ROOT
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
@@ -66,7 +66,9 @@ def test_the_original_preset_is_the_original():
     }
     train = config["train"]
     assert (train["batch_size"], train["grid"], train["patience"]) == (2048, 5, 2)
-    assert (train["rays"], train["ray_per_row"], train["prior_bias"]) == (1, False, False)
+    assert train["preferences"] == 1
+    assert not train["preference_per_row"]
+    assert not train["prior_bias"]
     options = config["model"]
     assert options["code_widths"] == (64, 256, 64)
     assert (options["gate"], options["gate_scope"]) == ("features", "shared")
@@ -101,20 +103,24 @@ def test_a_bad_config_is_told(path, preset, override, message):
         cli.read_config(full, preset, {}, [override])
 
 
+def settle(config, store):
+    return resolve(config, store.schema, store.split("train")).config
+
+
 def test_a_settled_config_stands_without_the_defaults(small_store):
     config = defaults.get_config().to_dict()
-    settled = experiment.settle(config, small_store.schema)
+    settled = settle(config, small_store)
     assert settled["model"]["num_experts"] == 6
     assert settled["model"]["bottom_widths"] == models.model_options("pomoe")["bottom_widths"]
     assert settled["objective"]["name"] == "linear"
     assert settled["normaliser"]["name"] == "entropy"
     assert settled["sampler"]["concentration"] == 0.1
-    assert settled["train"]["rays"] == 2
+    assert settled["train"]["preferences"] == 2
     assert settled["model"]["num_critics"] is None  # of another model
     assert config == defaults.get_config().to_dict()
-    assert experiment.settle(settled, small_store.schema) == settled
+    assert settle(settled, small_store) == settled
     plain = defaults.get_config()
-    plain.update({"model": {"name": "mmoe"}, "train": {"ray_per_row": False}})
-    settled = experiment.settle(plain.to_dict(), small_store.schema)
-    assert (settled["objective"]["name"], settled["train"]["rays"]) == ("uniform", 1)
-    assert "gate" not in experiment.options(settled["model"])
+    plain.update({"model": {"name": "mmoe"}, "train": {"preference_per_row": False}})
+    settled = settle(plain.to_dict(), small_store)
+    assert (settled["objective"]["name"], settled["train"]["preferences"]) == ("uniform", 1)
+    assert "gate" not in options(settled["model"])

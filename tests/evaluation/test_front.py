@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import front as evaluation
 from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.lists import fit_calibrator, fused_score
 from hyperrec_jax.parallel.mesh import make_mesh
 from hyperrec_jax.reports import tables as report
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
 RAYS = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], axis=1)
@@ -22,7 +23,7 @@ RAYS = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], 
 
 def _scored(store, name, rays):
     config = tiny_config(store, model__name=name)
-    model = experiment.create_model(config, store.schema)
+    model = create_model(config, store.schema)
     batch = store.split("test").slice(0, len(store.split("test")))
     variables = model.init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
     score = evaluation.make_score_fn(model)
@@ -121,9 +122,9 @@ def test_the_summary_tells_a_trade_off_from_noise(scores):
 
 
 def test_one_list_a_search_is_ranked_under_every_preference(trained_run, small_store):
-    trained = experiment.load(trained_run)
+    trained = load_trained(trained_run)
     front, scores = trained.score(small_store, "test", RAYS[::5])
-    ranking = trained.rank(small_store, scores, "test", front.preferences)
+    ranking = trained.list_front(small_store, scores, "test", front.preferences)
     test = small_store.split("test")
     groups = test.groups(0, len(test))
     validation = trained.score(small_store, "validation", RAYS[::5])[1]
@@ -139,10 +140,10 @@ def test_one_list_a_search_is_ranked_under_every_preference(trained_run, small_s
 
 
 def test_data_without_groups_cannot_be_ranked(trained_run, small_store):
-    trained = experiment.load(trained_run)
+    trained = load_trained(trained_run)
     trained = dataclasses.replace(trained, schema=dataclasses.replace(trained.schema, group=None))
-    with pytest.raises(UserError, match="no group column tells the searches apart"):
-        trained.rank(small_store, None, "test", RAYS)
+    with pytest.raises(UserError, match="no group column tells which rows are ranked together"):
+        trained.list_front(small_store, None, "test", RAYS)
 
 
 def test_a_task_of_one_class_stays_out_and_is_named(scores):

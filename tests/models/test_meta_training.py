@@ -8,11 +8,14 @@ import torch
 from torch.func import functional_call
 
 from hyperrec_jax.commands.torch_import import convert
+from hyperrec_jax.config.run import Run
+from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.parallel.mesh import make_mesh
 from hyperrec_jax.preference.normalisation import create_normaliser
 from hyperrec_jax.preference.objectives import create_objective
 from hyperrec_jax.preference.sampling import create_sampler
+from hyperrec_jax.training.dispatch import make_step
 from hyperrec_jax.training.state import init_state
-from hyperrec_jax.training.step import make_train_step
 from tests.models.test_parity import NUMERICAL, ROWS, SIZES, VOCABULARIES, make_model
 from tests.models.torch_reference import MetaHeac
 
@@ -71,9 +74,28 @@ def test_meta_step_is_differentiated_through():
     optimizer = optimizer.gradient_transformation()
     objective, normaliser = create_objective("uniform"), create_normaliser("none", 2)
     key, sampler = jax.random.key(0), create_sampler("fixed", 2, rays=[0.5, 0.5])
-    state = init_state(model, optimizer, normaliser, objective, batches[0], 2, key)
+    fields = tuple(CategoricalField(str(index), size) for index, size in enumerate(SIZES))
+    numbers = tuple(NumericalField(str(index)) for index in range(NUMERICAL))
+    run = Run(
+        config={"train": {"skip_nonfinite": False}, "optimizer": {"lazy_rows": 0}},
+        schema=Schema("", fields, numbers, ("a", "b")),
+        model=model,
+        objective=objective,
+        normaliser=normaliser,
+        sampler=sampler,
+        num_preferences=1,
+        preference_per_row=False,
+        optimizer=optimizer,
+        mesh=make_mesh(),
+        batch_size=ROWS,
+        total_steps=1,
+        base_rates=None,
+        init_key=key,
+        step_key=key,
+    )
+    state = init_state(run)
     state = state.replace(params=jax.tree.map(jnp.asarray, before))
-    step = jax.jit(make_train_step(model, optimizer, objective, normaliser, sampler, key))
+    step = jax.jit(make_step(run))
     state, _ = step(state, batches[0])
     jax.tree.map(np.testing.assert_array_equal, state.params, before)
     state, _ = step(state, batches[1])

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.parts import Parts, make_parts
 from hyperrec_jax.data.readers.rows import TrainingReader
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import metrics
@@ -20,9 +21,8 @@ from hyperrec_jax.evaluation.front import make_score_fn, score_split
 from hyperrec_jax.parallel import distributed, processes
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.parallel.mesh import place_batch
-from hyperrec_jax.training import experiment
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
-from hyperrec_jax.training.step import make_dispatch
+from hyperrec_jax.training.dispatch import make_dispatch
 from tests.conftest import tiny_config
 
 STEPS = 10
@@ -60,7 +60,7 @@ def main(
         # Small steps: large ones make another trajectory of the last bit of a sum.
         optimizer__learning_rate=1e-4,
     )
-    training = experiment.create_training(config, opened)
+    training = make_parts(config, opened)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, training.template)
     dispatch = make_dispatch(training.step, shardings)
     losses: list[float] = []
@@ -104,7 +104,7 @@ def _shared_batch(store: Store) -> list[int]:
     return _bits(place_batch(reader.read(0, 1), mesh, axis=1))
 
 
-def _score(training: experiment.Training, store: Store, workdir: Path) -> dict[str, Any]:
+def _score(training: Parts, store: Store, workdir: Path) -> dict[str, Any]:
     """AUC of a workdir's best parameters on all devices, none of them split over `expert`.
 
     Every device gets the same number of rows, so that all meshes run one program on it, which

@@ -12,8 +12,10 @@ from benchmarks.measure import free_port
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel.distributed import Cluster
-from hyperrec_jax.training import experiment, workdir
+from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
 from tests.support.together import Together, members, run_together
 
 MODEL = [
@@ -155,7 +157,7 @@ def test_started_again_it_ends_as_one_process_does(small_store, disturbed, tmp_p
     assert "selected" not in outputs[1]  # one process writes the table
     config = workdir.load_config(folder)
     config["mesh"] = {"data": 1, "expert": 1}
-    experiment.train(config, tmp_path, small_store)
+    train(config, tmp_path, small_store)
     one, two = read_metrics(tmp_path), read_metrics(folder)
     assert [(r["step"], r["kind"]) for r in two] == [(r["step"], r["kind"]) for r in one]
     losses = [[r["loss"] for r in records if r["kind"] == "train"] for records in (one, two)]
@@ -167,7 +169,7 @@ def test_two_processes_evaluate_what_one_does(small_store, environment, disturbe
     command = ["evaluate.py", "--workdir", folder, "--output", tmp_path, "--grid", 3]
     run_together(members(command, 2), environment)
     two = json.loads((tmp_path / "front.json").read_text())
-    front = experiment.load(folder).evaluate(Store.open(small_store.path), "test", 3)
+    front = load_trained(folder).evaluate(Store.open(small_store.path), "test", 3)
     assert two["rows"] == front.rows
     assert two["positives"] == list(front.positives)
     (row,) = two["preferences"]

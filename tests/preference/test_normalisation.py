@@ -23,7 +23,7 @@ def test_normalisers_jit_and_reach_the_losses_alone(name: str) -> None:
     assert jax.tree.structure(state) == jax.tree.structure(normaliser.init())
     apply = jax.jit(normaliser.apply)
     assert apply(state, LOSSES).shape == LOSSES.shape
-    if not normaliser.needs_rays:
+    if not normaliser.needs_several_preferences:
         np.testing.assert_allclose(apply(state, LOSSES[1]), apply(state, LOSSES)[1], rtol=1e-6)
     slopes = jax.grad(lambda losses: apply(state, losses).sum())
     assert (np.asarray(slopes(LOSSES)) > 0).all()

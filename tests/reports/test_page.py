@@ -14,7 +14,7 @@ import pytest
 
 from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.reports import page as html_report
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.trained import load_trained
 from tests.models.test_models import make_model
 
 NASTY = '<img src=x onerror="alert(1)">$_{'
@@ -22,7 +22,7 @@ NASTY = '<img src=x onerror="alert(1)">$_{'
 
 @pytest.fixture(scope="module")
 def evaluated(trained_run, small_store):
-    trained = experiment.load(trained_run)
+    trained = load_trained(trained_run)
     front, scores = trained.score(small_store, "test", 5, resamples=30)
     split = small_store.split("test")
     extra = html_report.details(trained_run, trained, split, scores, front)

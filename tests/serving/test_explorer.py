@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from hyperrec_jax.commands.suggest import suggest_preference
+from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import make_score_fn, score_split
 from hyperrec_jax.serving import Preprocessor
 from hyperrec_jax.serving.explorer.answers import Explorer
 from hyperrec_jax.serving.explorer.app import create_app
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.trained import load_trained
 from tests.commands.test_serve import Client
 from tests.conftest import tiny_config
 from tests.reports.test_page import browser  # noqa: F401 - a fixture
@@ -27,7 +28,7 @@ def preprocess(small_store):
 
 @pytest.fixture(scope="module")
 def trained(trained_run):
-    return experiment.load(trained_run)
+    return load_trained(trained_run)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_list_is_a_search_in_the_order_of_the_weighted_log_odds(
     split = small_store.split("test")
     rays = np.array([[0.9, 0.1], [0.5, 0.5]])
     scores = score_split(
-        make_score_fn(trained.model), trained.variables, split, rays, trained.mesh, batch_size=256
+        make_score_fn(trained.network), trained.variables, split, rays, trained.mesh, batch_size=256
     )
     for search in (0, 3):
         rows = explorer.searches[search]
@@ -127,7 +128,7 @@ def test_the_page_shows_its_numbers_in_a_browser(client, explorer, browser, tmp_
 
 def test_a_model_without_preference_is_refused(trained, preprocess, small_store):
     config = tiny_config(small_store, model__name="sharedbottom")
-    model = experiment.create_model(config, small_store.schema)
+    model = create_model(config, small_store.schema)
     other = dataclasses.replace(trained, model=model, config=config)
     with pytest.raises(UserError, match="model sharedbottom takes no preference"):
         Explorer(other, preprocess, small_store, "test", 100)

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.parallel.mesh import place_batch
-from hyperrec_jax.training import experiment
-from hyperrec_jax.training.step import make_dispatch
+from hyperrec_jax.training.dispatch import make_dispatch
 from tests.conftest import tiny_config
 
 
@@ -31,7 +31,7 @@ def run(store: Store, data: int, expert: int) -> dict[str, Any]:
         # Small steps: large ones make another trajectory of the last bit of a sum.
         optimizer__learning_rate=1e-4,
     )
-    training = experiment.create_training(config, store)
+    training = make_parts(config, store)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, training.template)
     batches = place_batch(training.reader.read(0, 8), training.mesh, axis=1)
     compiled = make_dispatch(training.step, shardings).lower(training.init(), batches).compile()

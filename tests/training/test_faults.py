@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import processes
-from hyperrec_jax.training import experiment
 from hyperrec_jax.training.checkpoint import Checkpoints
+from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
 
@@ -37,7 +38,7 @@ def _config(store, **overrides):
 
 
 def _latest(config, store, workdir):
-    training = experiment.create_training(config, store)
+    training = make_parts(config, store)
     restored = Checkpoints(workdir, read_only=True).restore_latest(training.template)
     assert restored is not None
     return restored[0]
@@ -47,7 +48,7 @@ def _latest(config, store, workdir):
 def undisturbed(small_store, tmp_path_factory):
     """The final state of a run that nothing disturbs."""
     config, folder = _config(small_store), tmp_path_factory.mktemp("undisturbed")
-    experiment.train(config, folder, small_store)
+    train(config, folder, small_store)
     return _latest(config, small_store, folder)
 
 
@@ -61,17 +62,17 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ):
     """The disk is full for a checkpoint, or for the log before it comes to one."""
     config = _config(small_store, train__checkpoint_every=checkpoint_every)
-    experiment.train(config | {"train": config["train"] | {"epochs": 1}}, tmp_path, small_store)
+    train(config | {"train": config["train"] | {"epochs": 1}}, tmp_path, small_store)
     before = _latest(config, small_store, tmp_path)
     with (
         no_file_grows_beyond(30_000 if checkpoint_every == 4 else _largest_text(tmp_path) + 50),
         pytest.raises(UserError, match=r"no space left on the disk.*the last checkpoint is"),
     ):
-        experiment.train(config, tmp_path, small_store)
+        train(config, tmp_path, small_store)
     after = _latest(config, small_store, tmp_path)
     assert int(after.step) == int(before.step)
     jax.tree.map(np.testing.assert_array_equal, after, before)
-    assert experiment.train(config, tmp_path, small_store).finished
+    assert train(config, tmp_path, small_store).finished
     final = _latest(config, small_store, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, final, undisturbed)
     gc.collect()  # what Orbax left complains now, and not in a test that expects nothing
@@ -81,10 +82,10 @@ def test_a_checkpoint_that_one_process_cannot_read_is_passed_over_by_all(
     small_store, undisturbed, tmp_path, monkeypatch, caplog
 ):
     config = _config(small_store)
-    experiment.train(config, tmp_path, small_store)
+    train(config, tmp_path, small_store)
     answers = iter([False])  # another process's, of the newest one
     monkeypatch.setattr(processes, "all_agree", lambda mine: next(answers, mine))
-    assert experiment.train(config, tmp_path, small_store).finished
+    assert train(config, tmp_path, small_store).finished
     assert "20 is damaged (another process could not read its part)" in caplog.text
     final = _latest(config, small_store, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, final, undisturbed)

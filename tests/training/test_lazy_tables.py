@@ -19,13 +19,16 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from benchmarks.generate import write_store
+from benchmarks.parts import make_parts
+from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.models import layers
 from hyperrec_jax.parallel import mesh as sharding
-from hyperrec_jax.training import experiment, lazy_tables
+from hyperrec_jax.training import lazy_tables
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
-from hyperrec_jax.training.lazy_tables import make_lazy_step
-from hyperrec_jax.training.state import TrainState, create_optimizer
-from hyperrec_jax.training.step import StepMetrics, make_dispatch
+from hyperrec_jax.training.dispatch import make_dispatch
+from hyperrec_jax.training.lazy_tables import with_lazy_tables
+from hyperrec_jax.training.state import TrainState
+from hyperrec_jax.training.step import StepMetrics
 from tests.conftest import ROOT, tiny_config
 from tests.training.run_lazy_mesh import run as run_lazy
 
@@ -53,9 +56,7 @@ def store(tmp_path_factory):
 
 def _training(store, lazy_rows, **overrides):
     options = {"train__batch_size": 64, "train__skip_nonfinite": True} | overrides
-    return experiment.create_training(
-        tiny_config(store, optimizer__lazy_rows=lazy_rows, **options), store
-    )
+    return make_parts(tiny_config(store, optimizer__lazy_rows=lazy_rows, **options), store)
 
 
 def test_rows_named_at_each_step_are_trained_as_by_dense_adam(store, tmp_path):
@@ -99,11 +100,21 @@ class _Table:
         return replace(self, field_sizes=field_sizes)
 
 
-def _make_step(model, l2=0.0):
-    optimizer = create_optimizer(0.1, l2=l2)
-    starts = jnp.cumsum(jnp.array((0, *model.field_sizes[:-1])))
+@dataclass(frozen=True)
+class _Run:
+    """What lazy tables read of a run."""
 
-    def step(state, batch):
+    model: _Table
+    config: dict[str, dict[str, int]]
+
+
+def _make_step(l2=0.0):
+    optimizer = create_optimizer(0.1, l2=l2)
+
+    def step(run, state, batch):
+        model = run.model
+        starts = jnp.cumsum(jnp.array((0, *model.field_sizes[:-1])))
+
         def loss(params):
             assert len(params["table"]) == sum(model.field_sizes)
             vectors = params["table"][batch["categorical"] + starts]
@@ -125,8 +136,9 @@ def _run(field_sizes, table, batches, l2=0.0):
     params = {"table": jnp.array(table)}
     step, skipped = jnp.zeros((2, 1), jnp.int32)
     state = TrainState(step, params, {}, create_optimizer(0.1, l2=l2).init(params), (), (), skipped)
-    lazy_step = make_lazy_step(functools.partial(_make_step, l2=l2), _Table(field_sizes), 10)
-    return make_dispatch(lazy_step)(state, batches)[0]
+    run = _Run(_Table(field_sizes), {"optimizer": {"lazy_rows": 10}})
+    lazy_step = with_lazy_tables(_make_step(l2), run)
+    return make_dispatch(functools.partial(lazy_step, run))(state, batches)[0]
 
 
 def test_is_the_sparse_adam_of_torch():
@@ -164,13 +176,15 @@ def test_l2_moves_the_rows_named_and_those_of_small_fields():
 
 
 def test_small_fields_and_accumulating_models_are_trained_densely(caplog):
-    def built(model, lazy_rows):
-        return make_lazy_step(lambda model: model, model, lazy_rows)
+    step = _make_step()
 
-    assert built(_Table((50,)), 51) == _Table((50,))
-    assert built(_Table((50,)), 0) == _Table((50,))
+    def built(model, lazy_rows):
+        return with_lazy_tables(step, _Run(model, {"optimizer": {"lazy_rows": lazy_rows}}))
+
+    assert built(_Table((50,)), 51) is step
+    assert built(_Table((50,)), 0) is step
     assert not caplog.records
-    assert built(_Table((50,), 2), 50) == _Table((50,), 2)
+    assert built(_Table((50,), 2), 50) is step
     assert "takes 2 batches" in caplog.text
 
 

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.errors import TrainingError, UserError
-from hyperrec_jax.training import experiment, loop
+from hyperrec_jax.training import loop
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.hooks import Checkpointing, Validation
 from hyperrec_jax.training.log import MetricsLog, read_metrics
-from hyperrec_jax.training.loop import LoopOptions, dispatch_schedule
+from hyperrec_jax.training.loop import dispatch_schedule
 from hyperrec_jax.training.step import StepMetrics
+from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
 
@@ -27,24 +30,24 @@ from tests.conftest import tiny_config
     data=st.data(),
 )
 def test_a_resumed_schedule_is_the_rest_of_the_whole_one(per_epoch, epochs, calls, data):
-    options = LoopOptions(epochs, 0, calls, 10)
-    whole = list(dispatch_schedule(0, per_epoch, options))
+    whole = list(dispatch_schedule(0, per_epoch, epochs, calls))
     assert sum(count for _, count in whole) == per_epoch * epochs
     assert all(first // per_epoch == (first + count - 1) // per_epoch for first, count in whole)
     position = data.draw(st.integers(0, len(whole) - 1))
-    assert list(dispatch_schedule(whole[position][0], per_epoch, options)) == whole[position:]
+    rest = dispatch_schedule(whole[position][0], per_epoch, epochs, calls)
+    assert list(rest) == whole[position:]
 
 
 @pytest.fixture(scope="module")
 def whole_run(small_store, tmp_path_factory):
     """Two epochs without disturbance."""
     workdir = tmp_path_factory.mktemp("whole")
-    experiment.train(tiny_config(small_store), workdir, small_store)
+    train(tiny_config(small_store), workdir, small_store)
     return workdir
 
 
 def _latest(config, store, workdir):
-    training = experiment.create_training(config, store)
+    training = make_parts(config, store)
     state, progress = Checkpoints(workdir, read_only=True).restore_latest(training.template)
     return state, progress
 
@@ -85,9 +88,9 @@ def test_a_run_stopped_in_mid_epoch_ends_in_the_same_parameters(
     log_write = MetricsLog.write
     monkeypatch.setattr(MetricsLog, "write", killed)
     with pytest.raises(KilledError):
-        experiment.train(config, tmp_path, small_store)
+        train(config, tmp_path, small_store)
     monkeypatch.undo()
-    progress = experiment.train(config, tmp_path, small_store)
+    progress = train(config, tmp_path, small_store)
     assert progress.finished
     state, _ = _latest(config, small_store, tmp_path)
     expected, _ = _latest(tiny_config(small_store), small_store, whole_run)
@@ -98,30 +101,30 @@ def test_a_run_stopped_in_mid_epoch_ends_in_the_same_parameters(
 
 def test_a_finished_run_returns_at_once_and_a_longer_one_goes_on(small_store, tmp_path):
     config = tiny_config(small_store, train__epochs=1)
-    experiment.train(config, tmp_path, small_store)
+    train(config, tmp_path, small_store)
     before = (tmp_path / "metrics.jsonl").read_text()
-    assert experiment.train(config, tmp_path, small_store).epoch == 1
+    assert train(config, tmp_path, small_store).epoch == 1
     assert (tmp_path / "metrics.jsonl").read_text() == before
-    assert experiment.train(tiny_config(small_store), tmp_path, small_store).epoch == 2
+    assert train(tiny_config(small_store), tmp_path, small_store).epoch == 2
 
 
 def test_another_config_or_store_is_refused(small_store, whole_run, tmp_path):
     other = tiny_config(small_store, optimizer__learning_rate=0.5)
     with pytest.raises(UserError, match=r"learning_rate: 0.001 -> 0.5"):
-        experiment.train(other, whole_run, small_store)
+        train(other, whole_run, small_store)
 
 
 def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(
     small_store, whole_run, tmp_path, caplog
 ):
     config = tiny_config(small_store, train__checkpoint_every=4)
-    experiment.train(config, tmp_path, small_store)
+    train(config, tmp_path, small_store)
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
     largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0x40
     largest.write_bytes(content)
-    progress = experiment.train(config, tmp_path, small_store)
+    progress = train(config, tmp_path, small_store)
     assert progress.finished
     assert "is damaged" in caplog.text
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == [
@@ -135,13 +138,13 @@ def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(
 def test_a_loss_that_is_not_finite_stops_with_its_place():
     metrics = StepMetrics(
         loss=np.array([0.1, math.nan, 0.2]),
-        task_losses=np.ones((3, 2)),
-        rays=np.full((3, 1, 2), 0.5),
+        goal_losses=np.ones((3, 2)),
+        preferences=np.full((3, 1, 2), 0.5),
         skipped=np.zeros(3, np.int32),
     )
     with pytest.raises(TrainingError, match=r"nan at step 11 \(batch 4 of epoch 2, preference 0.5"):
-        loop._check_finite(10, metrics, 7)
-    loop._check_finite(10, metrics._replace(skipped=np.array([0, 1, 1])), 7)
+        loop.check_finite(10, metrics, 7)
+    loop.check_finite(10, metrics._replace(skipped=np.array([0, 1, 1])), 7)
 
 
 class _Recorder:
@@ -173,15 +176,20 @@ class _State:
         ([math.nan, math.nan, math.nan], 1, [1, 2, 3], 3),
     ],
 )
-def test_selection_and_early_stopping(values, patience, best, epochs):
+def test_selection_and_early_stopping(small_store, values, patience, best, epochs):
     recorder, progress = _Recorder(), Progress()
-    options = LoopOptions(len(values), patience, 1, 1)
-    for step, value in enumerate(values, 1):
-        loop._end_epoch(
-            _State(step), progress, lambda state, v=value: {"value": v}, options, recorder, recorder
-        )
+    config = tiny_config(small_store, train__epochs=len(values), train__patience=patience)
+    run = make_parts(config, small_store).run
+    hooks = [
+        Validation(lambda state: {"value": values[state.step - 1]}, recorder, recorder, run),
+        Checkpointing(recorder, 1000),
+    ]
+    for step in range(1, len(values) + 1):
+        for hook in hooks:
+            hook.epoch_ended(_State(step), progress)
         if progress.finished:
             break
+    assert recorder.latest == list(range(1, step + 1))
     assert recorder.best == best
     assert progress.epoch == epochs
     assert progress.finished
@@ -190,7 +198,7 @@ def test_selection_and_early_stopping(values, patience, best, epochs):
 def test_two_runs_on_one_workdir_are_refused(small_store, whole_run):
     from hyperrec_jax.training import workdir
 
-    config = experiment.settle(tiny_config(small_store), small_store.schema)
+    config = make_parts(tiny_config(small_store), small_store).run.config
     with (
         workdir.open_workdir(whole_run, config, small_store.schema),
         pytest.raises(UserError, match="another process"),

@@ -1,19 +1,21 @@
 """The step against the same mathematics written out plainly."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model, model_names
 from hyperrec_jax.models.sharedbottom import SharedBottom
 from hyperrec_jax.preference.normalisation import create_normaliser
 from hyperrec_jax.preference.objectives import Objective
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.dispatch import make_dispatch, make_step
 from hyperrec_jax.training.state import init_state
-from hyperrec_jax.training.step import make_dispatch, make_train_step
 from tests.conftest import tiny_config
 
 
@@ -29,7 +31,7 @@ def test_plain_step_is_adam_on_the_objective(small_store):
     config = tiny_config(
         small_store, model__name="sharedbottom", model__dropout=0.0, optimizer__l2=1e-3
     )
-    training = experiment.create_training(config, small_store)
+    training = make_parts(config, small_store)
     state = training.init()
     batch = _first(_batches(training, 1))
 
@@ -51,7 +53,7 @@ def test_plain_step_is_adam_on_the_objective(small_store):
     )
     new_state, metrics = jax.jit(training.step)(state, batch)
     np.testing.assert_allclose(metrics.loss, value, rtol=1e-5)
-    np.testing.assert_allclose(metrics.task_losses.mean(), value, rtol=1e-5)
+    np.testing.assert_allclose(metrics.goal_losses.mean(), value, rtol=1e-5)
     for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
         got = new_state.params
         for key in path:
@@ -62,7 +64,7 @@ def test_plain_step_is_adam_on_the_objective(small_store):
 
 
 def test_dispatch_is_the_step_repeated_with_other_rays_each_time(small_store):
-    training = experiment.create_training(tiny_config(small_store), small_store)
+    training = make_parts(tiny_config(small_store), small_store)
     batches = _batches(training, 3)
     state = training.init()
     step = jax.jit(training.step)
@@ -76,19 +78,19 @@ def test_dispatch_is_the_step_repeated_with_other_rays_each_time(small_store):
         jax.tree.leaves(state.params), jax.tree.leaves(scanned.params), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert len(np.unique(metrics.rays[:, 0, 0])) == 3
-    np.testing.assert_allclose(metrics.rays.sum(-1), 1, rtol=1e-5)
+    assert len(np.unique(metrics.preferences[:, 0, 0])) == 3
+    np.testing.assert_allclose(metrics.preferences.sum(-1), 1, rtol=1e-5)
     _, again = dispatch(training.init(), batches)
-    np.testing.assert_array_equal(metrics.rays, again.rays)
+    np.testing.assert_array_equal(metrics.preferences, again.preferences)
 
 
 OBJECTIVES = [
-    ("linear", {"train__rays": 4}),
-    ("linear", {"train__ray_per_row": True, "model__gate": "preference"}),
+    ("linear", {"train__preferences": 4}),
+    ("linear", {"train__preference_per_row": True, "model__gate": "preference"}),
     ("cosine_original", {}),
-    ("smooth_chebyshev", {"train__rays": 4, "normaliser__name": "running_scale"}),
-    ("epo", {"train__rays": 1}),
-    ("hypervolume", {"train__rays": 6, "normaliser__name": "entropy"}),
+    ("smooth_chebyshev", {"train__preferences": 4, "normaliser__name": "running_scale"}),
+    ("epo", {"train__preferences": 1}),
+    ("hypervolume", {"train__preferences": 6, "normaliser__name": "entropy"}),
 ]
 """One of each kind: one ray, several, a ray a row, from gradients, over all rays at once."""
 
@@ -96,24 +98,26 @@ OBJECTIVES = [
 @pytest.mark.parametrize(("name", "options"), OBJECTIVES)
 def test_conditioned_objectives_lower_the_losses(small_store, name, options):
     config = tiny_config(small_store, objective__name=name, **options)
-    _assert_learns(experiment.create_training(config, small_store))
+    _assert_learns(make_parts(config, small_store))
 
 
 @pytest.mark.parametrize("name", ["mgda", "famo"])
 def test_baselines_lower_the_losses(small_store, name):
-    config = tiny_config(small_store, model__name="mmoe", objective__name=name, train__rays=1)
-    _assert_learns(experiment.create_training(config, small_store))
+    config = tiny_config(
+        small_store, model__name="mmoe", objective__name=name, train__preferences=1
+    )
+    _assert_learns(make_parts(config, small_store))
 
 
 def _assert_learns(training):
     dispatch = make_dispatch(training.step)
     batches = _batches(training, 10)
     state, metrics = dispatch(training.init(), batches)
-    before = metrics.task_losses[0].sum()
+    before = metrics.goal_losses[0].sum()
     for _ in range(2):
         state, metrics = dispatch(state, batches)
     assert jnp.isfinite(metrics.loss).all()
-    assert metrics.task_losses[-1].sum() < before
+    assert metrics.goal_losses[-1].sum() < before
 
 
 def test_meta_training_adapts_on_one_half_and_learns_on_the_other(small_store):
@@ -125,7 +129,7 @@ def test_meta_training_adapts_on_one_half_and_learns_on_the_other(small_store):
         model__num_critics=2,
         model__inner_learning_rate=0.5,
     )
-    training = experiment.create_training(config, small_store)
+    training = make_parts(config, small_store)
     state = training.init()
     batch = _first(_batches(training, 1))
     support = {k: v[:128] for k, v in batch.items()}
@@ -172,27 +176,35 @@ def _small_batch():
     }
 
 
-def _gram_step(model, weights):
+def _gram_step(run, model, weights):
     """A step whose loss is the sum of the weighted gram; and its first state."""
-    objective = Objective(lambda losses, rays, gram, state: (weights * gram).sum(), needs_gram=True)
-    optimizer, normaliser = optax.sgd(0.0), create_normaliser("none", 2)
-
-    def sampler(key, num_rays, progress):
-        return jnp.full((num_rays, 2), 0.5)
-
-    key = jax.random.key(0)
-    step = make_train_step(model, optimizer, objective, normaliser, sampler, key)
-    init = jax.jit(
-        lambda: init_state(model, optimizer, normaliser, objective, _small_batch(), 2, key)
+    objective = Objective(
+        lambda losses, preferences, gram, state: (weights * gram).sum(), needs_gram=True
     )
-    return step, init()
+    run = dataclasses.replace(
+        run,
+        model=model,
+        objective=objective,
+        normaliser=create_normaliser("none", 2),
+        sampler=lambda key, count, progress: jnp.full((count, 2), 0.5),
+        num_preferences=1,
+        optimizer=optax.sgd(0.0),
+        base_rates=None,
+    )
+    return make_step(run), jax.jit(lambda: init_state(run))()
 
 
-def test_gradients_are_compared_at_the_experts_outputs():
+@pytest.fixture(scope="module")
+def small_run(small_store):
+    """A run on two fields and two numbers, whose parts tests replace."""
+    return make_parts(tiny_config(small_store), small_store).run
+
+
+def test_gradients_are_compared_at_the_experts_outputs(small_run):
     options = SMALL | {"num_experts": 3, "gate_dropout": 0.0}
     model = create_model("pomoe", options=options, **SHAPES)
     batch, weights = _small_batch(), jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    step, state = _gram_step(model, weights)
+    step, state = _gram_step(small_run, model, weights)
 
     def apply(stats, *arguments, method):
         variables = {"params": state.params, "batch_stats": stats}
@@ -229,19 +241,19 @@ def test_every_model_marks_where_its_tasks_meet(name):
     assert shared
 
 
-def test_a_model_without_a_mark_is_refused_by_objectives_of_gradients():
+def test_a_model_without_a_mark_is_refused_by_objectives_of_gradients(small_run):
     class Unmarked(SharedBottom):
         def mark_shared(self, x, name="shared"):
             return x
 
-    step, state = _gram_step(Unmarked(**SHAPES, **SMALL), jnp.ones((2, 2)))
+    step, state = _gram_step(small_run, Unmarked(**SHAPES, **SMALL), jnp.ones((2, 2)))
     with pytest.raises(UserError, match="Unmarked marks no such place: call its mark_shared"):
         jax.eval_shape(step, state, _small_batch())
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
     config = tiny_config(small_store, train__skip_nonfinite=True)
-    training = experiment.create_training(config, small_store)
+    training = make_parts(config, small_store)
     state = training.init()
     batch = _first(_batches(training, 1))
     bad = batch | {"numerical": batch["numerical"].at[3, 1].set(jnp.nan)}
@@ -263,11 +275,11 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
     ("overrides", "message"),
     [
         ({"model__name": "mmoe", "objective__name": "linear"}, "takes none"),
-        ({"objective__name": "chebyshev", "train__ray_per_row": True}, "ray_per_row"),
-        ({"objective__name": "epo", "train__rays": 2}, "one preference a batch"),
-        ({"train__rays": 2, "train__ray_per_row": True}, "set one"),
+        ({"objective__name": "chebyshev", "train__preference_per_row": True}, "preference_per_row"),
+        ({"objective__name": "epo", "train__preferences": 2}, "one preference per batch"),
+        ({"train__preferences": 2, "train__preference_per_row": True}, "set one"),
         ({"objective__name": "hypervolume", "normaliser__name": "front"}, "moves the origin"),
-        ({"train__rays": 1, "normaliser__name": "front"}, "compares the rays"),
+        ({"train__preferences": 1, "normaliser__name": "front"}, "compares the preferences"),
         ({"model__name": "nothing"}, "nothing"),
         ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
         ({"objective__name": "linear", "objective__weight": 0.1}, "no option 'weight'"),
@@ -277,7 +289,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
 )
 def test_options_that_do_not_fit_are_refused(small_store, overrides, message):
     with pytest.raises(UserError, match=message):
-        experiment.create_training(tiny_config(small_store, **overrides), small_store)
+        make_parts(tiny_config(small_store, **overrides), small_store)
 
 
 def test_an_unconditioned_model_can_be_trained_for_one_preference(small_store):
@@ -288,8 +300,8 @@ def test_an_unconditioned_model_can_be_trained_for_one_preference(small_store):
         sampler__name="fixed",
         sampler__rays=(0.25, 0.75),
     )
-    training = experiment.create_training(config, small_store)
+    training = make_parts(config, small_store)
     _, metrics = jax.jit(training.step)(training.init(), _first(_batches(training, 1)))
     np.testing.assert_allclose(
-        metrics.loss, metrics.task_losses @ jnp.array([0.25, 0.75]), rtol=1e-5
+        metrics.loss, metrics.goal_losses @ jnp.array([0.25, 0.75]), rtol=1e-5
     )

@@ -16,7 +16,8 @@ from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.front import Front, Scores, evaluate_front
 from hyperrec_jax.evaluation.lists import fused_score
 from hyperrec_jax.serving.preprocess import Preprocessor
-from hyperrec_jax.training.experiment import Trained, evaluation_preferences
+from hyperrec_jax.training.train import grid_for
+from hyperrec_jax.training.trained import Trained
 
 MAX_SEARCHES = 50
 LIST_ROWS = 20
@@ -54,7 +55,7 @@ class Explorer:
         Raises:
           UserError: the model takes no preference, or the store has another schema or no rows.
         """
-        if not trained.model.conditioned:
+        if not trained.network.conditioned:
             raise UserError(
                 f"model {trained.config['model']['name']} takes no preference: nothing to explore"
             )
@@ -69,7 +70,7 @@ class Explorer:
         self._batch = source.slice(0, count)
         groups = source.groups(0, count) if trained.schema.group else np.arange(count) // LIST_ROWS
         self.searches = _searches(groups)
-        model, variables = trained.model, trained.variables
+        model, variables = trained.network, trained.variables
         inputs = {name: jnp.asarray(self._batch[name]) for name in ("categorical", "numerical")}
         features = jax.jit(lambda batch: model.apply(variables, batch, False, method="encode"))(
             inputs
@@ -78,7 +79,7 @@ class Explorer:
             lambda features, ray: model.apply(variables, features, ray, False, method="decode")
         )
         self._score = lambda ray: np.asarray(decode(features, jnp.asarray(ray)), np.float32)
-        rays = evaluation_preferences(model, len(self.tasks), grid).astype(np.float32)
+        rays = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
         scores = Scores(np.stack([self._score(ray).T for ray in rays]), self._batch["labels"].T)
         self.front: Front = evaluate_front(scores, split, self.tasks, rays)
         self._equal = self._score(np.full(len(self.tasks), 1 / len(self.tasks), np.float32))

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.parts import make_parts
 from hyperrec_jax.data.readers import resident
 from hyperrec_jax.data.readers.resident import ResidentReader, is_resident, resident_bytes
 from hyperrec_jax.data.readers.rows import TrainingReader, prefetch
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel.mesh import make_mesh
-from hyperrec_jax.training import experiment
 from hyperrec_jax.training.checkpoint import Checkpoints
+from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
 
@@ -91,7 +92,7 @@ def test_a_run_that_is_killed_ends_as_a_whole_one_from_the_store(
     small_store, trained_run, tmp_path, monkeypatch
 ):
     config = tiny_config(small_store, data__resident="always", train__checkpoint_every=4)
-    assert isinstance(experiment.create_training(config, small_store).reader, ResidentReader)
+    assert isinstance(make_parts(config, small_store).reader, ResidentReader)
     saves = []
 
     class KilledError(Exception):
@@ -106,11 +107,11 @@ def test_a_run_that_is_killed_ends_as_a_whole_one_from_the_store(
     save_latest = Checkpoints.save_latest
     monkeypatch.setattr(Checkpoints, "save_latest", killed)
     with pytest.raises(KilledError):
-        experiment.train(config, tmp_path, small_store)
+        train(config, tmp_path, small_store)
     monkeypatch.undo()
-    experiment.train(config, tmp_path, small_store)
+    train(config, tmp_path, small_store)
 
-    template = experiment.create_training(config, small_store).template
+    template = make_parts(config, small_store).template
     state, expected = (
         Checkpoints(workdir, read_only=True).restore_latest(template)[0]
         for workdir in (tmp_path, trained_run)

@@ -1,20 +1,17 @@
-"""The whole job from Python: `prepare` a frame, `fit` a model; its `evaluate` gives the front."""
+"""From a frame to a store."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from hyperrec_jax.config import defaults
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.preprocess import RawRows, to_table
-from hyperrec_jax.training import experiment
 
 
 def prepare(
@@ -72,42 +69,3 @@ def prepare(
         path = folder / "description.json"
         path.write_text(json.dumps(description, indent=1), "utf-8")
     return prepare_store(csv_source(path), folder / "store", validation_fraction)
-
-
-def fit(
-    store: Store,
-    workdir: str | Path,
-    options: Mapping[str, Any] | None = None,
-    *,
-    preset: str = "default",
-) -> experiment.Trained:
-    """Trains a model in a workdir, or goes on where a former call was stopped.
-
-    Args:
-      store: From `prepare`, or `Store.open`.
-      workdir: The run's folder.
-      options: Values that differ from the preset's, by dotted name, such as
-        `{"model.num_experts": 8, "train.epochs": 3}`; see `hyperrec_jax/config/defaults.py`.
-      preset: A named set of values; `original` is the PyTorch original.
-
-    Returns:
-      The selected model; `evaluate(store)` gives its front.
-
-    Raises:
-      UserError: an option or the preset does not exist, or a value is bad.
-    """
-    if preset not in defaults.PRESETS:
-        raise UserError(f"no preset {preset!r}; there are {', '.join(defaults.PRESETS)}")
-    config = defaults.get_config(preset)
-    known = config.to_dict()
-    for key in options or {}:
-        section, _, name = key.partition(".")
-        # A model of one's own may have options that the defaults do not list; the model checks.
-        if section != "model" and (section not in known or (name and name not in known[section])):
-            raise UserError(f"options: no key {key!r}; see hyperrec_jax/config/defaults.py")
-    try:
-        config.update_from_flattened_dict({"data.store": str(store.path)} | dict(options or {}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"options: {' '.join(str(error).split())}") from error
-    experiment.train(config.to_dict(), Path(workdir), store)
-    return experiment.load(Path(workdir))

@@ -1,0 +1,144 @@
+"""A trained model as one object: what `fit` and `load` return."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperrec_jax.commands.export import export
+from hyperrec_jax.commands.suggest import Suggestion, suggest_preference
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.reports import tables
+from hyperrec_jax.serving.from_workdir import make_predictor
+from hyperrec_jax.serving.predictor import Predictor
+from hyperrec_jax.serving.preprocess import RawRows
+from hyperrec_jax.training.trained import Trained, load_trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(Trained):
+    """A trained model, ready for any preference.
+
+    Attributes:
+      folder: The run's folder.
+      store: The data that it was trained on, if it is open already.
+    """
+
+    folder: Path
+    store: Store | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path, store: Store | None = None) -> "Model":
+        """The selected model of a run's folder.
+
+        Args:
+          folder: The folder.
+          store: The data that it was trained on, if it is open or has moved.
+
+        Raises:
+          UserError: there is no model, or it can't be read.
+        """
+        trained = load_trained(Path(folder))
+        parts = {field.name: getattr(trained, field.name) for field in dataclasses.fields(Trained)}
+        return cls(**parts, folder=Path(folder), store=store)
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """Names of the goals, in the order of a preference's weights."""
+        return self.schema.tasks
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return make_predictor(self, self.folder)
+
+    @functools.cached_property
+    def _data(self) -> Store:
+        return self.store or Store.open(Path(self.config["data"]["store"]))
+
+    def evaluate(
+        self,
+        store: Store | None = None,
+        split: str = "test",
+        preferences: np.ndarray | int = 25,
+        *,
+        resamples: int = 0,
+        progress: bool = False,
+    ) -> Front:
+        """Metrics of a split under a grid of preferences.
+
+        Args:
+          store: Data with this model's schema; None for that which it was trained on.
+          split: `train`, `validation` or `test`.
+          preferences: `[preference, goal]`, or the number of preferences of the standard grid.
+          resamples: Number of bootstrap resamples; 0 leaves intervals out.
+          progress: Whether to show a bar.
+
+        Raises:
+          UserError: the store has another schema, or no such split.
+        """
+        store = store or self._data
+        return self.score(store, split, preferences, resamples=resamples, progress=progress)[0]
+
+    def predict(self, rows: RawRows, preference: ArrayLike | None = None) -> np.ndarray:
+        """Probabilities of raw rows under one preference or several.
+
+        Args:
+          rows: A pandas or Polars frame, an Arrow table, or a list with a dictionary for each row.
+          preference: A weight for each goal, `[goal]`, or several `[preference, goal]`; scaled to
+            sum to one. None stands for equal weights.
+
+        Returns:
+          float32 `[row, goal]`, or `[preference, row, goal]` where several preferences are given.
+
+        Raises:
+          UserError: rows or preference are not as the model needs them.
+        """
+        return self._predictor.predict(rows, preference)
+
+    def suggest(
+        self, goal: str, front: Front | None = None, *, split: str = "validation"
+    ) -> Suggestion:
+        """The preference of a front that serves a goal best.
+
+        Args:
+          goal: Such as `best:buy,click=1%`; see `evaluation.choice`.
+          front: From `evaluate`; None scores 25 preferences of a split.
+          split: Which one; the test rows are for the report, not for the choice.
+
+        Raises:
+          UserError: the goal can't be read, or no preference meets it.
+        """
+        return suggest_preference(front or self.evaluate(split=split), goal)
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes the model as a folder that stands alone, for serving.
+
+        Args:
+          folder: A new folder, or one that holds an exported model, which is replaced.
+
+        Raises:
+          UserError: the folder can't be written or holds something else.
+        """
+        export(self.folder, Path(folder))
+        return Path(folder)
+
+    def plot(self, file: str | Path, front: Front | None = None) -> Path:
+        """Draws a front as a picture.
+
+        Args:
+          file: Where to; its ending is the format, such as `.png` or `.svg`.
+          front: From `evaluate`; None scores 25 preferences of the test rows.
+
+        Raises:
+          UserError: the file can't be written.
+        """
+        tables.plot(front or self.evaluate(), Path(file))
+        return Path(file)
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.config['model']['name']}, goals {', '.join(self.goals)}, {self.folder})"
+        )

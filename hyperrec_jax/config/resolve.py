@@ -1,0 +1,209 @@
+"""From a config and a schema to a run: the one place that knows which option makes which part."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hyperrec_jax import models, registry
+from hyperrec_jax.config.optimizer import create_optimizer
+from hyperrec_jax.config.run import Config, Run
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.store import Split
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models import MultiTaskModel
+from hyperrec_jax.parallel.mesh import batch_part, make_mesh
+from hyperrec_jax.preference import normalisation, objectives, sampling
+from hyperrec_jax.preference.normalisation import Normaliser
+from hyperrec_jax.preference.objectives import Objective
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
+    """Builds every part of a run, once, and checks that they fit each other.
+
+    Nothing is written and no array is made: what refuses a run, refuses it here.
+
+    Args:
+      config: A nested dictionary with the sections of `config/defaults.py`.
+      schema: Of the data.
+      training_rows: Their number sets the length of the run, their labels the scale of the losses.
+
+    Raises:
+      UserError: an option is unknown or out of its range, or two of them do not fit each other.
+    """
+    settings = config["train"]
+    _check_lengths(settings)
+    model = create_model(config, schema)
+    objective = _objective(config, model)
+    num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
+    normaliser = _normaliser(config, training_rows, model, objective, num_preferences)
+    sampler = sampling.create_sampler(
+        config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
+    )
+    mesh = make_mesh(**config["mesh"])
+    batch_size = min(settings["batch_size"], len(training_rows))
+    if batch_size < settings["batch_size"]:
+        logger.warning("batches of %d rows: the training split has no more", batch_size)
+    batch_part(mesh, batch_size)  # refuses a batch that the devices can't share
+    total_steps = settings["epochs"] * (len(training_rows) // max(batch_size, 1))
+    optimizer_options = {k: v for k, v in config["optimizer"].items() if k != "lazy_rows"}
+    init_key, step_key = jax.random.split(jax.random.key(config["seed"]))
+    rates = np.array(training_rows.positives) / max(len(training_rows), 1)
+    return Run(
+        config=_written_out(config, model, num_preferences),
+        schema=schema,
+        model=model,
+        objective=objective,
+        normaliser=normaliser,
+        sampler=sampler,
+        num_preferences=num_preferences,
+        preference_per_row=settings["preference_per_row"],
+        optimizer=create_optimizer(
+            **optimizer_options,
+            total_steps=total_steps // model.accumulate_steps,
+            accumulate_steps=model.accumulate_steps,
+        ),
+        mesh=mesh,
+        batch_size=batch_size,
+        total_steps=total_steps,
+        base_rates=rates if settings["prior_bias"] else None,
+        init_key=init_key,
+        step_key=step_key,
+    )
+
+
+def create_model(config: Config, schema: Schema) -> MultiTaskModel:
+    """The model of a config for a schema; see `hyperrec_jax.models`.
+
+    Raises:
+      UserError: unknown model or option.
+    """
+    return models.create_model(
+        config["model"]["name"],
+        field_sizes=schema.field_sizes,
+        num_numerical=schema.num_numerical,
+        num_tasks=schema.num_tasks,
+        options=options(config["model"]),
+    )
+
+
+def options(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a config section: all but its name, and but what is left to the default."""
+    return {key: value for key, value in section.items() if key != "name" and value is not None}
+
+
+def _check_lengths(settings: Config) -> None:
+    """Counts that must be positive, and those that may be 0."""
+    for name, least in (
+        ("batch_size", 1),
+        ("epochs", 1),
+        ("patience", 0),
+        ("grid", 1),
+        ("steps_per_dispatch", 1),
+        ("checkpoint_every", 1),
+    ):
+        value = settings[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"train.{name}={value}: give a whole number of at least {least}")
+
+
+def _objective_name(config: Config, model: MultiTaskModel) -> str:
+    return config["objective"]["name"] or ("linear" if model.conditioned else "uniform")
+
+
+def _normaliser_name(config: Config, model: MultiTaskModel) -> str:
+    return config["normaliser"]["name"] or ("entropy" if model.conditioned else "none")
+
+
+def _objective(config: Config, model: MultiTaskModel) -> Objective:
+    name = _objective_name(config, model)
+    objective = objectives.create_objective(name, **options(config["objective"]))
+    if objective.conditioned and not model.conditioned and config["sampler"]["name"] != "fixed":
+        raise UserError(
+            f"objective {name} follows a preference and model {config['model']['name']} takes "
+            "none; use objective.name=uniform, or sampler.name=fixed to train it for one preference"
+        )
+    return objective
+
+
+def _num_preferences(
+    settings: Config, model: MultiTaskModel, objective: Objective, num_goals: int
+) -> int:
+    """How many preferences a batch has; 1 where each row has its own instead."""
+    count, per_row = settings["preferences"], settings["preference_per_row"]
+    if per_row and count not in (None, 1):
+        raise UserError(
+            "train.preferences is a number per batch, and train.preference_per_row gives each row "
+            "its own: set one"
+        )
+    if per_row and not objective.linear:
+        raise UserError(
+            "train.preference_per_row goes with objectives that are linear in the losses: a row's "
+            "losses stand alone there"
+        )
+    if count is None:
+        one = not model.conditioned or per_row or objective.needs_gram
+        count = 1 if one else num_goals if objective.linear else 8
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"train.preferences={count}: give a whole number of at least 1")
+    if objective.needs_gram and (count > 1 or per_row):
+        raise UserError(
+            "an objective that compares gradients takes one preference per batch: "
+            "train.preferences=1, without train.preference_per_row"
+        )
+    return count
+
+
+def _normaliser(
+    config: Config,
+    training_rows: Split,
+    model: MultiTaskModel,
+    objective: Objective,
+    num_preferences: int,
+) -> Normaliser:
+    name = _normaliser_name(config, model)
+    extra = {}
+    if name == "entropy":
+        # Half a row of each class more (Krichevsky and Trofimov 1981): a label of one class only
+        # has a scale, too.
+        positives = np.array(training_rows.positives)
+        extra["base_rates"] = (positives + 0.5) / (len(training_rows) + 1)
+    normaliser = normalisation.create_normaliser(
+        name, len(training_rows.positives), **options(config["normaliser"]), **extra
+    )
+    if normaliser.needs_several_preferences and objective.directed:
+        raise UserError(
+            f"normaliser {name} moves the origin of the losses with every batch, and the objective "
+            "reads their direction from it: take normaliser.name=entropy or reference"
+        )
+    if normaliser.needs_several_preferences and num_preferences == 1:
+        raise UserError(
+            f"normaliser {name} compares the preferences of a batch: train.preferences=8, without "
+            "train.preference_per_row"
+        )
+    return normaliser
+
+
+def _written_out(config: Config, model: MultiTaskModel, num_preferences: int) -> Config:
+    """The config with all that it leaves to defaults written out, so that a run outlives them."""
+    full = {
+        key: dict(section) if isinstance(section, Mapping) else section
+        for key, section in config.items()
+    }
+    full["objective"]["name"] = objective = _objective_name(config, model)
+    full["normaliser"]["name"] = normaliser = _normaliser_name(config, model)
+    full["train"]["preferences"] = num_preferences
+    sampler = config["sampler"]["name"]
+    for section, known in (
+        ("model", models.model_options(config["model"]["name"])),
+        ("objective", registry.defaults("objective", objectives.OBJECTIVES, objective)),
+        ("normaliser", registry.defaults("normaliser", normalisation.NORMALISERS, normaliser)),
+        ("sampler", registry.defaults("sampler", sampling.SAMPLERS, sampler)),
+    ):
+        given = full[section]
+        given |= {key: value for key, value in known.items() if given.get(key) is None}
+    return full

@@ -1,0 +1,137 @@
+"""Trains a config in a workdir, or goes on where a former call was stopped."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.config.run import Config, Run
+from hyperrec_jax.data.files import explain_write_errors
+from hyperrec_jax.data.readers.resident import ResidentReader, is_resident
+from hyperrec_jax.data.readers.rows import Reader, TrainingReader
+from hyperrec_jax.data.store import Split, Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.front import Front, evaluate_front, make_score_fn, score_split
+from hyperrec_jax.parallel import processes
+from hyperrec_jax.parallel.mesh import batch_part
+from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.hooks import Checkpointing, Logging, ProgressBar, Validate, Validation
+from hyperrec_jax.training.log import MetricsLog
+from hyperrec_jax.training.loop import run_loop
+from hyperrec_jax.training.state import TrainState, first_state, state_template
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: Config, workdir: Path, store: Store | None = None) -> Progress:
+    """Trains a config in a workdir, or goes on where a former call was stopped.
+
+    Args:
+      config: A nested dictionary with the sections of `config/defaults.py`.
+      workdir: The run's folder.
+      store: An open store, in place of the one that `data.store` names.
+
+    Raises:
+      UserError: an option is bad, or the workdir holds another run; nothing was written then.
+      TrainingError: a loss is not finite.
+      Preempted: SIGTERM came; the state is saved.
+    """
+    store = store or Store.open(Path(config["data"]["store"]))
+    run = resolve(config, store.schema, store.split("train"))
+    reader = open_reader(run, store.split("train"))
+    processes.check_same({"config": repr(run.config), "store": store.fingerprint})
+    with (
+        workdirs.open_workdir(workdir, run.config, store.schema),
+        explain_write_errors(workdir, "the last checkpoint is kept"),
+    ):
+        workdirs.keep_vocabulary(workdir, store.path / workdirs.VOCABULARY)
+        checkpoints = Checkpoints(workdir)
+        state, progress = _resumed(run, checkpoints, store, workdir)
+        if progress.finished:
+            return progress
+        log = MetricsLog(workdir, int(state.step))
+        hooks = [
+            Logging(log, store.schema.tasks),
+            ProgressBar(store.schema.tasks, run.config["train"]["epochs"]),
+            Validation(make_validate(run, store.split("validation")), checkpoints, log, run),
+            Checkpointing(checkpoints, run.config["train"]["checkpoint_every"]),
+        ]
+        return run_loop(run, reader, state, progress, hooks)
+
+
+def open_reader(run: Run, split: Split) -> Reader:
+    """Batches by step of the training rows, from the store or from the devices' memory.
+
+    Raises:
+      UserError: the split has less than one batch.
+    """
+    seed = run.config["seed"]
+    numerical_dtype = "bfloat16" if run.model.compute_dtype == "bfloat16" else "float32"
+    if is_resident(run.config["data"]["resident"], split, numerical_dtype):
+        return ResidentReader(split, run.batch_size, seed, run.mesh, numerical_dtype)
+    return TrainingReader(split, run.batch_size, seed, *batch_part(run.mesh, run.batch_size))
+
+
+def _resumed(
+    run: Run, checkpoints: Checkpoints, store: Store, workdir: Path
+) -> tuple[TrainState, Progress]:
+    """The latest state of a workdir and its progress, or the first of both.
+
+    Raises:
+      UserError: the store is not that of the run.
+    """
+    restored = checkpoints.restore_latest(state_template(run))
+    if restored is None:
+        return first_state(run), Progress(data_fingerprint=store.fingerprint)
+    state, progress = restored
+    if progress.data_fingerprint != store.fingerprint:
+        raise UserError(
+            f"--workdir {workdir}: the store changed since the run was begun (fingerprint "
+            f"{progress.data_fingerprint} -> {store.fingerprint}); take another folder"
+        )
+    logger.info("going on from step %d", int(state.step))
+    patience = run.config["train"]["patience"]
+    if progress.stale < patience or patience == 0:
+        progress.finished = progress.epoch >= run.config["train"]["epochs"]
+    return state, progress
+
+
+def make_validate(run: Run, rows: Split) -> Validate:
+    """What scores a state on the validation rows, over the validation grid of preferences."""
+    settings, goals = run.config["train"], run.schema.tasks
+    score = make_score_fn(run.model)
+    preferences = grid_for(run.model.conditioned, len(goals), settings["grid"])
+
+    def validate(state: TrainState) -> dict[str, float]:
+        scores = score_split(
+            score,
+            state.variables,
+            rows,
+            preferences,
+            run.mesh,
+            batch_size=settings["batch_size"],
+        )
+        return _record(evaluate_front(scores, "validation", goals, preferences))
+
+    return validate
+
+
+def grid_for(conditioned: bool, num_goals: int, count: int) -> np.ndarray:
+    """The grid for a conditioned model; one preference, which it ignores, for any other."""
+    return evaluation_grid(num_goals, count if conditioned else 1)
+
+
+def _record(front: Front) -> dict[str, float]:
+    """The front as scalars; `value` selects the model."""
+    if front.undefined_tasks:
+        logger.warning(
+            "the validation split holds one class only of %s: their AUC is undefined and stays "
+            "out of the hypervolume",
+            ", ".join(front.undefined_tasks),
+        )
+    record = {"value": front.hypervolume, "hypervolume": front.hypervolume}
+    record["non_dominated_fraction"] = float(front.non_dominated.mean())
+    return record | front.best()
