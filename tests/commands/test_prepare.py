@@ -3,12 +3,14 @@ import re
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
 from hyperrec_jax.commands.prepare import main
 from hyperrec_jax.data import encode, files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from tests.data.sources.journey import journey_tables, write_tables
 
 SYNTHETIC = ["synthetic", "--rows", "3000", "--test-rows", "1000"]
 
@@ -39,7 +41,7 @@ def test_options_reach_the_source(tmp_path):
     assert len(a.split("validation")) > 2 * len(b.split("validation"))
 
 
-@pytest.mark.parametrize("source", ["aliexpress", "census-income", "csv"])
+@pytest.mark.parametrize("source", ["aliexpress", "census-income", "complete-journey", "csv"])
 def test_missing_input_is_one_line_and_exit_code_2(tmp_path, source):
     country = ["--country", "us"] if source == "aliexpress" else []
     result = _run(source, *country, "--input", tmp_path / "nowhere", cwd=tmp_path)
@@ -54,6 +56,47 @@ def test_aliexpress_command(write_raw, tmp_path):
     result = _run("aliexpress", "--country", "us", "--input", folder, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert Store.open(tmp_path / "data" / "aliexpress_us").schema.tasks == ("click", "conversion")
+
+
+def test_complete_journey_command(tmp_path):
+    folder = write_tables(tmp_path / "raw", journey_tables())
+    options = ["--households-train", 4, "--households-test", 5, "--candidates", 6, "--seed", 3]
+    command = ["complete-journey", "--input", folder, *options]
+    result = _run(*command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    store = Store.open(tmp_path / "data" / "complete_journey")
+    assert store.schema.tasks == ("purchase", "discovery", "private_label")
+    tables = tmp_path / "data" / "complete_journey_tables"
+    rows = pl.read_parquet(tables / "test.parquet")
+    assert rows["household_id"].n_unique() == 5
+    assert list(store.split("test").positives) == list(rows.select(store.schema.tasks).sum().row(0))
+    # The description is one like any other.
+    main(["csv", "--input", str(tables / "description.yaml"), "--output", str(tmp_path / "own")])
+    assert Store.open(tmp_path / "own").fingerprint == store.fingerprint
+    before = (tables / "test.parquet").stat().st_mtime_ns
+    assert main([*map(str, command), "--output", str(tmp_path / "data" / "complete_journey")]) == 0
+    assert (tables / "test.parquet").stat().st_mtime_ns == before
+
+
+def test_fairness_command(tmp_path):
+    rows = pl.DataFrame(
+        {name: range(50) for name in ("ID", "LIMIT_BAL", "AGE")}
+        | {f"{kind}_AMT{i}": range(50) for kind in ("BILL", "PAY") for i in range(1, 7)}
+        | {f"PAY_{i}": [i % 3 - 1 for i in range(50)] for i in (0, 2, 3, 4, 5, 6)}
+        | {"EDUCATION": [1, 2] * 25, "MARRIAGE": [1, 2] * 25, "SEX": [1, 2] * 25}
+        | {"default.payment.next.month": [0, 1] * 25}
+    )
+    rows.write_csv(tmp_path / "credit.csv")
+    command = ["fairness", "--dataset", "credit", "--input", tmp_path / "credit.csv"]
+    result = _run(*command, "--tables", tmp_path / "files", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    store = Store.open(tmp_path / "data" / "fairness_credit")
+    assert [len(store.split(name)) for name in ("train", "validation", "test")] == [35, 5, 10]
+    assert set(pl.read_parquet(tmp_path / "files" / "test.parquet")["sex"]) == {"male", "female"}
+    result = _run("fairness", "--dataset", "credit", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: no file of the data set credit is given")
+    assert result.stderr.count("\n") == 1
 
 
 def test_unwritable_output(tmp_path):
