@@ -15,6 +15,7 @@ from hyperrec_jax.reports import tables
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import RawRows
+from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.trained import Trained, load_trained
 
 
@@ -23,11 +24,9 @@ class Model(Trained):
     """A trained model, ready for any preference.
 
     Attributes:
-      folder: The run's folder.
       store: The data that it was trained on, if it is open already.
     """
 
-    folder: Path
     store: Store | None = None
 
     @classmethod
@@ -43,7 +42,7 @@ class Model(Trained):
         """
         trained = load_trained(Path(folder))
         parts = {field.name: getattr(trained, field.name) for field in dataclasses.fields(Trained)}
-        return cls(**parts, folder=Path(folder), store=store)
+        return cls(**parts, store=store)
 
     @property
     def goals(self) -> tuple[str, ...]:
@@ -56,7 +55,7 @@ class Model(Trained):
 
     @functools.cached_property
     def _data(self) -> Store:
-        return self.store or Store.open(Path(self.config["data"]["store"]))
+        return self.store or workdirs.open_store(self.config)
 
     def evaluate(
         self,

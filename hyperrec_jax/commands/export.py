@@ -17,7 +17,9 @@ need TensorFlow.
 """
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from hyperrec_jax.commands import cli
-from hyperrec_jax.data.files import explain_write_errors, file_checksum, replace_folder
+from hyperrec_jax.data.files import explain_write_errors, replace_folder
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.serving.artefact import FILES, FORMAT, MANIFEST
+from hyperrec_jax.serving.artefact import MANIFEST, load_exported, write_manifest
 from hyperrec_jax.training import workdir as workdirs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -47,25 +49,26 @@ def export(workdir: Path, output: Path) -> None:
 
     from hyperrec_jax.training.trained import load_trained
 
+    shown, output = output, output.resolve()  # a symbolic link stays, and its target is replaced
     if output.exists() and not (output / MANIFEST).exists() and _occupied(output):
-        raise UserError(f"--out {output}: exists and is no exported model; choose another folder")
+        raise UserError(f"--out {shown}: exists and is no exported model; choose another folder")
+    vocabulary = workdirs.check_kept_vocabulary(workdir)
     trained = load_trained(workdir)
     weights = {
         name: np.asarray(value)
         for name, value in traverse_util.flatten_dict(trained.variables, sep="/").items()
     }
     programs = _programs(trained, weights)
-    temporary = output.with_name(output.name + ".writing")
     with explain_write_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(".writing", f"{output.name}.", output.parent))
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            temporary.chmod(0o777 & ~_umask())
             np.savez(temporary / "weights.npz", allow_pickle=False, **weights)
             for name, program in programs.items():
                 (temporary / f"{name}.jaxexport").write_bytes(program)
-            shutil.copyfile(_vocabulary(workdir), temporary / workdirs.VOCABULARY)
+            shutil.copyfile(vocabulary, temporary / workdirs.VOCABULARY)
             manifest = {
-                "format": FORMAT,
                 "schema": trained.schema.to_dict(),
                 "conditioned": trained.network.conditioned,
                 "platforms": PLATFORMS,
@@ -73,9 +76,9 @@ def export(workdir: Path, output: Path) -> None:
                 "trained_with": workdirs.load_versions(workdir),
                 "exported_with": workdirs.versions(),
                 "step": trained.progress.best_step,
-                "checksums": {name: file_checksum(temporary / name) for name in FILES},
             }
-            workdirs.write_json(temporary / MANIFEST, manifest)
+            write_manifest(temporary, workdirs.jsonable(manifest))
+            load_exported(temporary)  # what can't be loaded never takes the place of what can
             replace_folder(temporary, output)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -85,11 +88,11 @@ def _occupied(path: Path) -> bool:
     return not path.is_dir() or any(path.iterdir())
 
 
-def _vocabulary(workdir: Path) -> Path:
-    path = workdir / workdirs.VOCABULARY
-    if not path.exists():
-        raise UserError(f"{path}: missing; train again, or copy it from the prepared data")
-    return path
+def _umask() -> int:
+    """The process's umask, which can be read by setting it alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from hyperrec_jax.models.base import MultiTaskModel
 from hyperrec_jax.models.layers import table_rows
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
-from hyperrec_jax.training.state import first_state
+from hyperrec_jax.training.state import first_state, state_template
 
 Tree = dict[str, Any]
 
@@ -396,6 +396,8 @@ def import_checkpoint(
     Raises:
       UserError: the file can't be read or does not fit the model, or the folder holds a run.
     """
+    if (workdir / "config.json").exists():
+        raise UserError(f"--workdir {workdir}: holds a run already; take another folder")
     state_dict = _load_state_dict(checkpoint)
     run = resolve(config, store.schema, store.split("train"))
     vocabularies = [store.vocabulary(field.name).to_pylist() for field in store.schema.categorical]
@@ -408,9 +410,7 @@ def import_checkpoint(
         state.variables,
         {"batch_stats": {}} | variables,
     )
-    if (workdir / "config.json").exists():
-        raise UserError(f"--workdir {workdir}: holds a run already; take another folder")
-    with workdirs.open_workdir(workdir, run.config, store.schema):
+    with workdirs.open_workdir(workdir, run.config, store, state_template(run)):
         checkpoints = Checkpoints(workdir)
         progress = Progress(data_fingerprint=store.fingerprint)
         checkpoints.save_best(placed, 0, progress)

@@ -12,7 +12,6 @@ Finished stages are reused when the command is run again after an interruption.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from hyperrec_jax.data.files import explain_write_errors, written_whole
+from hyperrec_jax.data.locks import take
 from hyperrec_jax.data.mixing import mix64
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
 from hyperrec_jax.data.store import Store, StoreWriter, refuse_foreign_folder
@@ -222,7 +222,7 @@ def open_staging(staging: Path, provenance: str) -> Iterator[None]:
 def _lock(handle: int, folder: Path) -> bool:
     """Locks an open folder; False if it is locked, or was removed since it was opened."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(handle)
         return os.path.samestat(os.fstat(handle), folder.stat())
     except (BlockingIOError, FileNotFoundError):
         return False

@@ -1,6 +1,7 @@
 """Reads what `hyperrec_jax.commands.export` wrote; needs JAX, but nothing of the training code."""
 
 import functools
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -12,13 +13,36 @@ from jax import export as jax_export
 
 from hyperrec_jax.data.files import file_checksum
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.vocabulary_file import check_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "model.json"
 FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
+
+
+_OPEN = "0" * 64
+"""Stands in the manifest for its checksum while that is computed."""
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes `model.json` with a checksum of each other file, and one over itself.
+
+    Args:
+      folder: Of the model; the other files are in it.
+      manifest: What the model is, JSON-serialisable.
+    """
+    checksums = {name: file_checksum(folder / name) for name in FILES}
+    values = {"format": FORMAT, "checksum": _OPEN} | manifest | {"checksums": checksums}
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    whole = text.replace(_OPEN, _checksum(text.encode()), 1)
+    (folder / MANIFEST).write_text(whole, "utf-8")
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_exported(folder: Path) -> Predictor:
@@ -28,10 +52,12 @@ def load_exported(folder: Path) -> Predictor:
       UserError: there is none, it is damaged, or of another version.
     """
     manifest = _read_manifest(folder)
+    schema = Schema.from_dict(manifest["schema"])
     for name in FILES:
         path = folder / name
         if not path.exists() or file_checksum(path) != manifest["checksums"][name]:
             raise UserError(f"{path}: damaged or missing; export the model again")
+    check_vocabulary(folder / "vocabulary.arrow", schema)
     try:
         with np.load(folder / "weights.npz", allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
@@ -52,9 +78,7 @@ def load_exported(folder: Path) -> Predictor:
         for name, program in programs.items()
     }
     return Predictor(
-        preprocess=Preprocessor.open(
-            Schema.from_dict(manifest["schema"]), folder / "vocabulary.arrow"
-        ),
+        preprocess=Preprocessor.open(schema, folder / "vocabulary.arrow"),
         grid=scores["grid"],
         each=scores["each"],
         conditioned=manifest["conditioned"],
@@ -66,16 +90,20 @@ def load_exported(folder: Path) -> Predictor:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
+        manifest = json.loads(content)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder}: no exported model here; write one with `hyperrec export`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read ({error}); export the model again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise UserError(
             f"{path}: of format {found!r}, and this program reads {FORMAT}; export it again"
         )
+    checksum = str(manifest.get("checksum"))
+    if checksum != _checksum(content.replace(checksum.encode(), _OPEN.encode(), 1)):
+        raise UserError(f"{path}: damaged, it fails its own checksum; export the model again")
     return manifest

@@ -41,14 +41,14 @@ def make_predictor(trained: Trained, workdir: Path) -> Predictor:
     """What takes raw rows, from a trained model and the vocabulary in its workdir.
 
     Raises:
-      UserError: the vocabulary is missing or can't be read.
+      UserError: the vocabulary is missing, damaged or another run's.
     """
     scores = {
         name: functools.partial(jax.jit(score), trained.variables)
         for name, score in make_scores(trained.network).items()
     }
     return Predictor(
-        preprocess=Preprocessor.open(trained.schema, workdir / workdirs.VOCABULARY),
+        preprocess=Preprocessor.open(trained.schema, workdirs.check_kept_vocabulary(workdir)),
         grid=scores["grid"],
         each=scores["each"],
         conditioned=trained.network.conditioned,

@@ -1,12 +1,15 @@
 """Checkpoints by Orbax: the latest ones to go on from, the best one to use.
 
 A checkpoint is saved beside its own checksum, computed on the devices that hold the state. One
-that can't be read, or reads as something else, is passed over for the one before it.
+whose bits are damaged is passed over for the one before it, and set aside once that is read. One of
+another model is refused, and nothing is moved.
 """
 
 import contextlib
 import dataclasses
+import json
 import logging
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from hyperrec_jax.errors import UserError
@@ -79,9 +83,100 @@ def _read(manager: ocp.CheckpointManager, step: int, template: Any) -> tuple[Any
             state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()
         ),
     )
-    values = dict(restored["progress"])
+    return restored["state"], *_parse_progress(restored["progress"])
+
+
+def _progress_record(progress: Progress, checksum: int) -> dict[str, Any]:
+    """What is saved beside a state: the progress, the state's checksum, and one over both."""
+    values = dataclasses.asdict(progress) | {"checksum": checksum}
+    return values | {"progress_checksum": _json_checksum(values)}
+
+
+def _parse_progress(record: Any) -> tuple[Progress, int]:
+    """The inverse of `_progress_record`; raises `ValueError` or `TypeError` where it is damaged."""
+    values = dict(record)
+    own = values.pop("progress_checksum", None)  # a run of release 0.1 has none
+    if own is not None and own != _json_checksum(values):
+        raise ValueError("the checksum of its progress differs")
     checksum = values.pop("checksum")
-    return restored["state"], Progress(**values), checksum
+    return Progress(**values), checksum
+
+
+def _json_checksum(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+LATEST, BEST = "checkpoints", "best"
+"""The folders of a workdir."""
+
+
+def saved_steps(workdir: Path, name: str = LATEST) -> list[int]:
+    """Steps of the checkpoints in a folder of a workdir, the newest first."""
+    try:
+        found = [path.name for path in (workdir / name).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((int(step) for step in found if step.isdigit()), reverse=True)
+
+
+def check_checkpoints(workdir: Path, template: TrainState) -> Progress:
+    """Checks that a run can go on from the checkpoints of its folder; reads no arrays.
+
+    Needs no other process, and writes nothing.
+
+    Args:
+      workdir: The run's folder.
+      template: Shapes of the training state.
+
+    Returns:
+      The progress at the newest checkpoint that tells it; a new one where there is none.
+
+    Raises:
+      UserError: a checkpoint is of another model, or only a selected model is there, which a run
+        from the start would replace.
+    """
+    wanted = {LATEST: template, BEST: template.variables}
+    steps = {name: saved_steps(workdir, name) for name in wanted}
+    for name, expected in wanted.items():
+        for step in steps[name]:
+            _refuse_another_model(workdir / name / str(step), expected)
+    if steps[BEST] and not steps[LATEST]:
+        raise UserError(
+            f"--workdir {workdir}: holds a selected model and no checkpoint to go on from; take "
+            "another folder, so that the model is kept"
+        )
+    for step in steps[LATEST]:
+        folder = workdir / LATEST / str(step) / "progress"
+        with contextlib.suppress(Exception):  # damaged: found out when the checkpoint is read
+            record = ocp.JsonCheckpointHandler().restore(epath.Path(folder))
+            return _parse_progress(record)[0]
+    return Progress()
+
+
+def _refuse_another_model(folder: Path, template: Any) -> None:
+    """Compares names, shapes and types of the arrays in a checkpoint with the model's."""
+    try:
+        metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(folder.resolve() / "state"))
+        found = _shapes(metadata.tree)
+    except Exception:  # whatever damaged metadata makes the readers raise
+        return
+    expected = _shapes(template)
+    keys = sorted(found.keys() | expected.keys())
+    unlike = [key for key in keys if found.get(key) != expected.get(key)]
+    if unlike:
+        here, there = (shapes.get(unlike[0], "missing") for shapes in (expected, found))
+        raise UserError(
+            f"{folder}: a checkpoint of another model: {unlike[0]} is {there} in it and {here} in "
+            f"the model ({len(unlike)} arrays differ); nothing was changed; take the folder that "
+            "belongs to this model"
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[Any, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (tuple(leaf.shape), str(leaf.dtype))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 class Checkpoints:
@@ -103,8 +198,8 @@ class Checkpoints:
             return ocp.CheckpointManager((workdir / name).resolve(), options=options)
 
         with _only_errors():
-            self._latest = manager("checkpoints", 2, True)
-            self._best = manager("best", 1, False)
+            self._latest = manager(LATEST, 2, True)
+            self._best = manager(BEST, 1, False)
 
     def save_latest(self, state: TrainState, progress: Progress) -> None:
         """Saves the whole state; returns before the files are complete."""
@@ -122,7 +217,8 @@ class Checkpoints:
             of the run that saved.
 
         Raises:
-          UserError: there are checkpoints, and none can be read.
+          UserError: there are checkpoints, and none can be read, or one is of another model;
+            nothing is moved then.
         """
         return self._restore(self._latest, template)
 
@@ -144,7 +240,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress) | {"checksum": checksum}),
+                progress=ocp.args.JsonSave(_progress_record(progress, checksum)),
             ),
         )
 
@@ -153,7 +249,9 @@ class Checkpoints:
     ) -> tuple[Any, Progress] | None:
         manager.wait_until_finished()
         steps = sorted(manager.all_steps(), reverse=True)
+        damaged: list[int] = []
         for step in steps:
+            _refuse_another_model(Path(manager.directory) / str(step), template)
             found, reason = None, "another process could not read its part"
             try:
                 found = _read(manager, step, template)
@@ -165,20 +263,22 @@ class Checkpoints:
                 assert found is not None
                 state, progress, checksum = found
                 if int(_checksum(state)) == checksum:
+                    if not self._read_only:
+                        for other in damaged:
+                            self._set_aside(manager, other)
                     return state, progress
                 reason = "the checksum differs"
+            damaged.append(step)
             logger.warning(
                 "checkpoint %s/%d is damaged (%s); trying the one before it",
                 manager.directory,
                 step,
                 reason,
             )
-            if not self._read_only:
-                self._set_aside(manager, step)
         if steps:
             raise UserError(
-                f"{manager.directory}: none of the checkpoints {steps} can be read; "
-                "take another workdir to start anew"
+                f"{manager.directory}: none of the checkpoints {steps} can be read; nothing was "
+                "changed; take another workdir to start anew"
             )
         return None
 

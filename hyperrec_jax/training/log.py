@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 
+from hyperrec_jax.data.files import written_whole
+from hyperrec_jax.errors import UserError
+
 
 class MetricsLog:
     """Appends records to a run's log; only process 0 writes."""
@@ -24,16 +27,10 @@ class MetricsLog:
         self._events: _Events | None = None
         if jax.process_index() != 0:
             return
-        kept = [line for line in self._lines() if _step(line) <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), "utf-8")
-        temporary.replace(self._path)
+        kept = [json.dumps(record) for record in read_metrics(workdir) if record["step"] <= step]
+        with written_whole(self._path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
         self._events = _Events(workdir / "tensorboard", step)
-
-    def _lines(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        return self._path.read_text("utf-8").splitlines(keepends=True)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Writes one record `{"step": ..., "kind": ..., name: value, ...}`.
@@ -74,7 +71,8 @@ class _Events:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._add(step, summary=self._scalar(name, value))
+            if math.isfinite(value):  # TensorBoard draws no other, and its writer logs a warning
+                self._add(step, summary=self._scalar(name, value))
         self._writer.flush()
 
     def _add(self, step: int, **content: Any) -> None:
@@ -85,16 +83,32 @@ class _Events:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`; a half-written last line is left out."""
+    """The records of a run's `metrics.jsonl`; a last line that a kill cut short is left out.
+
+    Raises:
+      UserError: another line is no record.
+    """
     path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if _step(line) >= 0]
-
-
-def _step(line: str) -> float:
-    """The step of a record; of a line that a kill cut short, -1 or infinity never to keep it."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return -math.inf
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
+    records = [_parse(line) for line in lines[:-1]]  # what follows the last newline is cut short
+    if None in records:
+        raise UserError(
+            f"{path}: line {records.index(None) + 1} is no record of a step; the file was damaged "
+            "or changed by hand: delete the line"
+        )
+    return [record for record in records if record is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record of a line, or None where it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and isinstance(record.get("kind"), str)
+    return record if is_record and isinstance(record.get("step"), int) else None

@@ -40,16 +40,16 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
       Preempted: SIGTERM came; the state is saved.
     """
     store = store or Store.open(Path(config["data"]["store"]))
+    _require_rows(store)
     run = resolve(config, store.schema, store.split("train"))
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
     with (
-        workdirs.open_workdir(workdir, run.config, store.schema),
+        workdirs.open_workdir(workdir, run.config, store, state_template(run)),
         explain_write_errors(workdir, "the last checkpoint is kept"),
     ):
-        workdirs.keep_vocabulary(workdir, store.path / workdirs.VOCABULARY)
         checkpoints = Checkpoints(workdir)
-        state, progress = _resumed(run, checkpoints, store, workdir)
+        state, progress = _resumed(run, checkpoints, store)
         if progress.finished:
             return progress
         log = MetricsLog(workdir, int(state.step))
@@ -75,23 +75,22 @@ def open_reader(run: Run, split: Split) -> Reader:
     return TrainingReader(split, run.batch_size, seed, *batch_part(run.mesh, run.batch_size))
 
 
-def _resumed(
-    run: Run, checkpoints: Checkpoints, store: Store, workdir: Path
-) -> tuple[TrainState, Progress]:
-    """The latest state of a workdir and its progress, or the first of both.
+def _require_rows(store: Store) -> None:
+    """Refuses a store without rows to train on, or to select the model by."""
+    for name in ("train", "validation"):
+        if not len(store.split(name)):
+            raise UserError(
+                f"store {store.path}: its {name} split has no rows; prepare the data with some, "
+                "for validation by --validation-fraction 0.1"
+            )
 
-    Raises:
-      UserError: the store is not that of the run.
-    """
+
+def _resumed(run: Run, checkpoints: Checkpoints, store: Store) -> tuple[TrainState, Progress]:
+    """The latest state of a workdir and its progress, or the first of both."""
     restored = checkpoints.restore_latest(state_template(run))
     if restored is None:
         return first_state(run), Progress(data_fingerprint=store.fingerprint)
     state, progress = restored
-    if progress.data_fingerprint != store.fingerprint:
-        raise UserError(
-            f"--workdir {workdir}: the store changed since the run was begun (fingerprint "
-            f"{progress.data_fingerprint} -> {store.fingerprint}); take another folder"
-        )
     logger.info("going on from step %d", int(state.step))
     patience = run.config["train"]["patience"]
     if progress.stale < patience or patience == 0:

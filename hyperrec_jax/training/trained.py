@@ -42,6 +42,7 @@ class Trained:
       variables: Its parameters and batch norm statistics.
       mesh: Devices.
       progress: Of the run at the selected state.
+      folder: The run's folder.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Trained:
     variables: Any
     mesh: Mesh
     progress: Progress
+    folder: Path
 
     def score(
         self,
@@ -75,7 +77,7 @@ class Trained:
           The metrics, and the logits that they were made of.
 
         Raises:
-          UserError: the store has another schema, or no such split.
+          UserError: the store has another schema or vocabulary, or no such split.
         """
         self.check_store(store)
         if isinstance(preferences, int):
@@ -117,11 +119,7 @@ class Trained:
         Raises:
           UserError: they are not.
         """
-        if store.schema != self.schema:
-            raise UserError(
-                f"store {store.path}: its schema is not that of the model ({self.schema.source}); "
-                "evaluate on the store that it was trained on"
-            )
+        workdirs.check_store(self.folder, store)
 
     def fit_fusion(self, store: Store, preferences: np.ndarray | None = None) -> fusion.Fusion:
         """Learns one score for all goals on the validation rows; see `evaluation.fusion`.
@@ -224,4 +222,4 @@ def load_trained(workdir: Path) -> Trained:
             f"--workdir {workdir}: no model has been selected yet; let train.py finish an epoch"
         )
     variables, progress = restored
-    return Trained(config, schema, network, variables, mesh, progress)
+    return Trained(config, schema, network, variables, mesh, progress, workdir)

@@ -15,6 +15,7 @@ from hyperrec_jax.errors import TrainingError, UserError
 from hyperrec_jax.training import loop
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.hooks import Checkpointing, Validation
+from hyperrec_jax.training.state import state_template
 from hyperrec_jax.training.log import MetricsLog, read_metrics
 from hyperrec_jax.training.loop import dispatch_schedule
 from hyperrec_jax.training.step import StepMetrics
@@ -198,11 +199,12 @@ def test_selection_and_early_stopping(small_store, values, patience, best, epoch
 def test_two_runs_on_one_workdir_are_refused(small_store, whole_run):
     from hyperrec_jax.training import workdir
 
-    config = make_parts(tiny_config(small_store), small_store).run.config
+    parts = make_parts(tiny_config(small_store), small_store)
+    config, template = parts.run.config, state_template(parts.run)
     with (
-        workdir.open_workdir(whole_run, config, small_store.schema),
+        workdir.open_workdir(whole_run, config, small_store, template),
         pytest.raises(UserError, match="another process"),
-        workdir.open_workdir(whole_run, config, small_store.schema),
+        workdir.open_workdir(whole_run, config, small_store, template),
     ):
         pass
 

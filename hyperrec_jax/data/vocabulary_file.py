@@ -1,0 +1,44 @@
+"""Whether a vocabulary file is the one that a model was trained with."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hyperrec_jax.data.files import file_checksum
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.store import read_vocabulary
+from hyperrec_jax.errors import UserError
+
+
+def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) -> None:
+    """Compares a vocabulary file with what the model reads.
+
+    Args:
+      path: The file.
+      schema: Of the model; a field of `size` ids has `size - 1` values.
+      checksum: CRC-32 of the file that the model was trained with; None where none was kept.
+
+    Raises:
+      UserError: the file is missing, damaged, or that of another model.
+    """
+    again = "copy vocabulary.arrow from the prepared data, or run the same training command again"
+    if not path.exists():
+        raise UserError(f"{path}: missing; {again}")
+    if checksum is not None and file_checksum(path) != checksum:
+        raise UserError(
+            f"{path}: damaged, or of another run: its checksum is not that of the model's "
+            f"vocabulary; {again}"
+        )
+    if not schema.categorical:
+        return
+    try:
+        fields = read_vocabulary(path)
+        sizes = {name: len(fields[name].values) + 1 for name in fields.schema.names}
+    except (OSError, pa.ArrowException, AttributeError) as error:
+        raise UserError(f"{path}: no readable vocabulary ({error}); {again}") from error
+    for field in schema.categorical:
+        if sizes.get(field.name) != field.size:
+            raise UserError(
+                f"{path}: of another model: field {field.name!r} has {field.size} ids in the "
+                f"model and {sizes.get(field.name, 0)} in the file; {again}"
+            )
