@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def load_exported(folder: Path) -> Predictor:
             name: jax_export.deserialize(bytearray((folder / f"{name}.jaxexport").read_bytes()))
             for name in ("grid", "each")
         }
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, struct.error, zipfile.BadZipFile) as error:
         raise UserError(
             f"{folder}: this JAX ({jax.__version__}) can't read a model of JAX "
             f"{manifest['exported_with']['jax']} ({' '.join(str(error).split())}); export it again"
