@@ -15,9 +15,9 @@ from hyperrec_jax.errors import TrainingError, UserError
 from hyperrec_jax.training import loop
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.hooks import Checkpointing, Validation
-from hyperrec_jax.training.state import state_template
 from hyperrec_jax.training.log import MetricsLog, read_metrics
 from hyperrec_jax.training.loop import dispatch_schedule
+from hyperrec_jax.training.state import state_template
 from hyperrec_jax.training.step import StepMetrics
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-import hyperrec_jax
+from hyperrec_jax.api.load import load_predictor
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.training import experiment
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config, write_own_data
 
 TREE = {"model__name": "sharedbottom", "train__epochs": 1, "train__checkpoint_every": 4}
@@ -31,7 +32,7 @@ def tree(folder):
 def finished(small_store, tmp_path_factory):
     """A finished run, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    experiment.train(tiny_config(small_store, **TREE), folder, small_store)
+    train(tiny_config(small_store, **TREE), folder, small_store)
     return folder
 
 
@@ -56,35 +57,35 @@ def _prepare_again(folder, change):
 def test_a_run_refused_for_its_data_is_as_before(tmp_path, change):
     store = _prepare_again(tmp_path, pl.col("item"))
     config, run = tiny_config(store, **TREE), tmp_path / "run"
-    experiment.train(config, run, store)
+    train(config, run, store)
     rows = pl.read_csv(tmp_path / "log.csv").head(100)
-    before, scores = tree(run), hyperrec_jax.load(run).predict(rows)
+    before, scores = tree(run), load_predictor(run).predict(rows)
     _prepare_again(tmp_path, change)
     for _ in range(2):
         with pytest.raises(UserError, match="the store changed since the run was begun"):
-            experiment.train(config, run)
+            train(config, run)
         assert tree(run) == before
-    np.testing.assert_array_equal(hyperrec_jax.load(run).predict(rows), scores)
+    np.testing.assert_array_equal(load_predictor(run).predict(rows), scores)
 
 
 def test_a_finished_run_is_not_rewritten(small_store, run):
     before = tree(run)
-    assert experiment.train(tiny_config(small_store, **TREE), run, small_store).finished
+    assert train(tiny_config(small_store, **TREE), run, small_store).finished
     assert tree(run) == before
 
 
 @pytest.mark.parametrize("folder", ["best", "checkpoints"])
 def test_the_checkpoint_of_another_model_is_refused_and_stays(small_store, run, tmp_path, folder):
     other = tiny_config(small_store, **TREE, model__bottom_widths=(5,))
-    experiment.train(other, tmp_path / "other", small_store)
+    train(other, tmp_path / "other", small_store)
     shutil.rmtree(run / folder)
     shutil.copytree(tmp_path / "other" / folder, run / folder)
     before = tree(run)
     with pytest.raises(UserError, match=r"a checkpoint of another model: .*\(4, 8\)|\(.*, 5\)"):
-        experiment.train(tiny_config(small_store, **TREE), run, small_store)
+        train(tiny_config(small_store, **TREE), run, small_store)
     if folder == "best":
         with pytest.raises(UserError, match="a checkpoint of another model"):
-            experiment.load(run)
+            load_trained(run)
     assert tree(run) == before
 
 
@@ -92,7 +93,7 @@ def test_a_selected_model_is_never_replaced_by_a_run_from_the_start(small_store,
     shutil.rmtree(run / "checkpoints")
     before = tree(run)
     with pytest.raises(UserError, match="a selected model and no checkpoint to go on from"):
-        experiment.train(tiny_config(small_store, **TREE), run, small_store)
+        train(tiny_config(small_store, **TREE), run, small_store)
     (run / "config.json").unlink()
     before.pop("config.json")
     assert tree(run) == before
@@ -102,7 +103,7 @@ def test_checkpoints_without_their_config_are_not_taken_over(small_store, run):
     (run / "config.json").unlink()
     before = tree(run)
     with pytest.raises(UserError, match=r"holds checkpoints and no config\.json"):
-        experiment.train(tiny_config(small_store, **TREE), run, small_store)
+        train(tiny_config(small_store, **TREE), run, small_store)
     assert tree(run) == before
 
 
@@ -115,9 +116,9 @@ def test_checkpoints_that_are_all_damaged_stay_where_they_are(small_store, run):
             largest.write_bytes(content)
     before = tree(run)
     with pytest.raises(UserError, match=r"none of the checkpoints .* can be read; nothing was"):
-        experiment.train(tiny_config(small_store, **TREE), run, small_store)
+        train(tiny_config(small_store, **TREE), run, small_store)
     with pytest.raises(UserError, match=r"none of the checkpoints .* can be read; nothing was"):
-        experiment.load(run)
+        load_trained(run)
     assert tree(run) == before
 
 
@@ -127,7 +128,7 @@ def test_a_changed_progress_counts_as_damaged(small_store, run):
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"best_value": values["best_value"] + 0.25}))
     with pytest.raises(UserError, match="none of the checkpoints"):
-        experiment.load(run)
+        load_trained(run)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +146,10 @@ def test_a_damaged_description_is_told_and_stays(small_store, run, name, content
     (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     before = tree(run)
     with pytest.raises(UserError, match=message):
-        experiment.train(tiny_config(small_store, **TREE), run, small_store)
+        train(tiny_config(small_store, **TREE), run, small_store)
     if name != "metrics.jsonl":
         with pytest.raises(UserError, match=message):
-            experiment.load(run)
+            load_trained(run)
     assert tree(run) == before
 
 
@@ -195,17 +196,17 @@ def test_another_vocabulary_is_refused_and_training_puts_it_right(
     change(run, tmp_path)
     before = tree(run)
     with pytest.raises(UserError, match=message):
-        hyperrec_jax.load(run)
+        load_predictor(run)
     with pytest.raises(UserError, match=message):
         export(run, target)
     assert tree(run) == before
     assert tree(target) == exported
-    experiment.train(tiny_config(small_store, **TREE), run, small_store)
-    hyperrec_jax.load(run)
+    train(tiny_config(small_store, **TREE), run, small_store)
+    load_predictor(run)
 
 
 def test_evaluation_refuses_another_store(small_store, finished, tmp_path):
-    trained = experiment.load(finished)
+    trained = load_trained(finished)
     same_sizes = _prepare_again(tmp_path, pl.col("item") + 5)
     before = tree(finished)
     with pytest.raises(UserError, match="its vocabulary is not that of the model"):
@@ -233,8 +234,8 @@ def test_evaluation_refuses_another_store(small_store, finished, tmp_path):
 def test_numbers_without_sense_are_refused_at_once(small_store, finished, key, value):
     before = tree(finished)
     name = key.replace("__", ".")
-    with pytest.raises(UserError, match=f"{name}={value}: give a number"):
-        experiment.train(tiny_config(small_store, **(TREE | {key: value})), finished, small_store)
+    with pytest.raises(UserError, match=f"{name}={value}: (give a whole|must be a) number"):
+        train(tiny_config(small_store, **(TREE | {key: value})), finished, small_store)
     assert tree(finished) == before
 
 
@@ -246,5 +247,5 @@ def test_a_store_without_validation_rows_is_refused_before_an_epoch(small_store,
             return () if name == "validation" else small_store.split(name)
 
     with pytest.raises(UserError, match="its validation split has no rows"):
-        experiment.train(tiny_config(small_store), tmp_path / "run", Empty())
+        train(tiny_config(small_store), tmp_path / "run", Empty())
     assert not (tmp_path / "run").exists()
