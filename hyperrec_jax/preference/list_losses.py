@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+_FAR_BELOW = -1e30
+
 
 def to_lists(
     values: jax.Array,
@@ -108,10 +110,9 @@ def list_softmax(
     """
     exists = jnp.asarray(mask) > 0
     targets = _relative_gains(scores, gains, exists, preferences, lambda values: values.sum(-1))
-    # The softmax of a list without items would be NaN; its gains are 0.
-    present = exists | ~exists.any(-1, keepdims=True)
-    finite = _existing_scores(scores, exists)
-    return optax.losses.ranking_softmax_loss(finite, targets, where=present, reduce_fn=None)
+    # A number in the place of minus infinity: that times a target of 0 would be NaN on the way.
+    finite = jnp.where(exists, _existing_scores(scores, exists), _FAR_BELOW)
+    return optax.losses.ranking_softmax_loss(finite, targets, reduce_fn=None)
 
 
 def lambda_ndcg(

@@ -1,6 +1,10 @@
 """List losses against loops in NumPy, scikit-learn, and the definitions of their papers."""
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +24,7 @@ from hyperrec_jax.preference.list_losses import (
     soft_ranks,
     to_lists,
 )
+from tests.conftest import ROOT
 
 LISTS, ITEMS, GOALS, PREFERENCES = 5, 7, 2, 3
 LOSSES = {"softmax": list_softmax, "lambda": lambda_ndcg, "approx": approx_ndcg}
@@ -280,6 +285,18 @@ def test_half_precision_scores_are_summed_in_single(loss):
     np.testing.assert_array_equal(losses, loss(scores.astype(jnp.float32), gains, mask))
 
 
+@every_loss
+def test_nothing_on_the_way_is_nan(loss):
+    # An empty list, a list without a positive gain, and one with padding.
+    scores = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+    gains = jnp.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    mask = jnp.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
+    with jax.debug_nans(True):
+        losses, slope = jax.value_and_grad(lambda s: loss(s, gains, mask).sum())(scores)
+    assert losses > 0
+    assert jnp.all(slope[:2] == 0)
+
+
 def test_lists_that_count():
     gains = jnp.array([[0.0, 1], [1, 0], [0, 0]])
     mask = jnp.array([[1, 1], [0, 1], [1, 1]])
@@ -304,6 +321,20 @@ def test_rows_go_to_their_place_and_gradients_come_back():
     weights = jnp.arange(6.0).reshape(2, 3)
     gradient = jax.grad(lambda v: (to_lists(v, list_index, position, 2, 3) * weights).sum())(values)
     np.testing.assert_array_equal(gradient, [[3, 0, 5, 0, 0]] * 2)
+
+
+def test_lists_across_devices_have_the_same_loss():
+    environment = os.environ | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    }
+    command = [sys.executable, "-m", "tests.preference.run_list_mesh"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (one, slope), (four, slope_of_four) = json.loads(run.stdout.splitlines()[-1])
+    assert one > 1
+    assert four == pytest.approx(one, rel=1e-5)
+    np.testing.assert_allclose(slope_of_four, slope, atol=1e-6)
+    assert np.abs(slope).max() > 0.01
 
 
 def test_preferences_that_do_not_fit_are_refused():
