@@ -143,7 +143,7 @@ def test_every_objective_has_a_section_with_its_options() -> None:
 
 def test_the_description_of_own_files_is_the_commands_own() -> None:
     """All keys that the command's example shows are in the page's example."""
-    from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE
+    from hyperrec_jax.data.sources.description import SCHEMA_EXAMPLE
 
     (example, *_) = fenced("docs/data.md", "yaml")
     keys = re.findall(r"^ *(\w+):", SCHEMA_EXAMPLE, re.MULTILINE)

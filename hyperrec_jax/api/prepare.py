@@ -1,16 +1,20 @@
 """From a frame to a store."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import prepare_store
-from hyperrec_jax.data.files import explain_write_errors
-from hyperrec_jax.data.sources.csv_files import csv_source
+from hyperrec_jax.data.files import explain_write_errors, written_whole
+from hyperrec_jax.data.sources.description import parse_description
+from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.leaks import leak_warnings
 from hyperrec_jax.serving.preprocess import RawRows, to_table
 
 
@@ -30,11 +34,11 @@ def prepare(
     """Makes a frame into a store that `fit` reads.
 
     Args:
-      rows: A pandas or Polars frame, an Arrow table, or a list with a dictionary a row; also kept
-        in the folder as Parquet.
+      rows: A pandas or Polars frame, an Arrow table, or a list with one dictionary for each row.
+        The columns that are used are also kept in the folder, as Parquet.
       folder: A new folder, or one that an earlier call wrote.
-      labels: Columns of 0 and 1 or of true and false, one a task.
-      categorical: Columns of text or integers.
+      labels: Columns of 0 and 1, of true and false, or of yes and no, one for each task.
+      categorical: Columns of ids: text, integers, booleans, dates (see `hyperrec_jax.data.text`).
       numerical: Columns of numbers; standardised on the training rows.
       log1p: Those of them of which `log(1 + x)` is taken first.
       missing: The number that stands for a missing one, by column; elsewhere it is an error.
@@ -42,8 +46,12 @@ def prepare(
       validation_fraction: Share of the groups (rows without any) that selects the model, in (0, 1).
       test_fraction: Share that is kept for the test, in (0, 1).
 
+    Warns:
+      UserWarning: Many values of a field are in no training row, or a column tells a label.
+
     Raises:
-      UserError: a column is missing or a value is not as its column needs it.
+      UserError: a column is missing or a value is not as its column needs it; the folder stays as
+        it was.
     """
     folder = Path(folder)
     missing = missing or {}
@@ -51,7 +59,7 @@ def prepare(
         unknown = [name for name in names if name not in numerical]
         if unknown:
             raise UserError(f"{key}: {unknown[0]!r} is not among the numerical columns")
-    description = {
+    values = {
         "name": folder.name,
         "files": {"train": "rows.parquet"},
         "test_fraction": test_fraction,
@@ -63,9 +71,31 @@ def prepare(
         "labels": list(labels),
         "group": group,
     }
+    path = folder / "description.json"
+    description = parse_description(path, values)
+    table = to_table(rows)
+    # Nothing takes its name, and no folder stays, before the store is made.
+    with _new_folder(folder), explain_write_errors(folder), contextlib.ExitStack() as files:
+        text = files.enter_context(written_whole(path))
+        text.write(json.dumps(values, indent=1).encode())
+        kept = files.enter_context(written_whole(folder / "rows.parquet"))
+        identity = write_frame(table, description, kept)
+        source = frame_source(description, Path(kept.name), identity)
+        store = prepare_store(source, folder / "store", validation_fraction)
+    for line in [*unseen_in_store(store), *leak_warnings(store)]:
+        warnings.warn(line, stacklevel=2)
+    return store
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and removes it again where it is of no use after an error."""
+    new = not folder.exists()
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(to_table(rows), folder / "rows.parquet")
-        path = folder / "description.json"
-        path.write_text(json.dumps(description, indent=1), "utf-8")
-    return prepare_store(csv_source(path), folder / "store", validation_fraction)
+    try:
+        yield
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

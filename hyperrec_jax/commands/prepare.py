@@ -16,7 +16,8 @@ from hyperrec_jax.data.encode import Source, prepare_store
 from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
 from hyperrec_jax.data.sources.census_income import census_income_source
 from hyperrec_jax.data.sources.complete_journey import JourneyOptions, complete_journey_source
-from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE, csv_source
+from hyperrec_jax.data.sources.csv_files import csv_source
+from hyperrec_jax.data.sources.description import SCHEMA_EXAMPLE
 from hyperrec_jax.data.sources.fairness import DATASETS, fairness_source
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.data.store import SPLITS, Store

@@ -1,5 +1,6 @@
 """Streaming CSV with typed columns, and errors that name file, row, column and value."""
 
+import codecs
 import contextlib
 import csv
 import dataclasses
@@ -11,16 +12,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from tqdm import tqdm
 
+from hyperrec_jax.data.chunk import CORRECT_IT, Chunk, refuse, shortened
 from hyperrec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
-_CORRECT_IT = "correct or remove that row"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NAME_IT = "add `{}` to the description, or convert the file to UTF-8 with commas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +39,29 @@ class TextFile:
     open: Callable[[], BinaryIO]
 
 
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a text of rows is written.
+
+    Attributes:
+      separator: The character between two cells.
+      encoding: A name that Python knows, such as `utf-8`, `utf-16` or `latin-1`.
+    """
+
+    separator: str = ","
+    encoding: str = "utf-8"
+
+    @property
+    def is_utf8(self) -> bool:
+        return codecs.lookup(self.encoding).name == "utf-8"
+
+
+_COMMAS = Dialect()
+
+
 def plain_file(path: Path) -> TextFile:
-    """A file on disk, decompressed on the fly where its name ends in `.gz`."""
-    if path.suffix == ".gz":
+    """A file on disk, decompressed on the fly where its name ends in `.gz`, in any case."""
+    if path.suffix.lower() == ".gz":
         return TextFile(str(path), None, lambda: gzip.open(path))  # type: ignore[arg-type,return-value]
     return TextFile(str(path), path.stat().st_size, lambda: open(path, "rb"))
 
@@ -51,79 +72,14 @@ def file_identity(path: Path) -> str:
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """Some rows of a CSV file; each accessor checks what it returns.
-
-    Attributes:
-      name: Of the file, for messages.
-      start: Row number of the first row (rows count from 0 here, from 1 in messages).
-      batch: The parsed columns.
-      advice: What to do about a value that is refused.
-    """
-
-    name: str
-    start: int
-    batch: pa.RecordBatch
-    advice: str = _CORRECT_IT
-
-    def __len__(self) -> int:
-        return self.batch.num_rows
-
-    def strings(self, column: str) -> pa.Array:
-        """Text without surrounding white space."""
-        return pc.utf8_trim_whitespace(self.batch[column])
-
-    def ids(self, column: str) -> np.ndarray:
-        """Non-negative integers: int64 [row].
-
-        Raises:
-          UserError: An id is negative.
-        """
-        values = self.batch[column].to_numpy()
-        self.require(column, values >= 0, "is negative; ids begin at 0")
-        return values
-
-    def labels(self, column: str, allowed: Sequence[int] = (0, 1)) -> np.ndarray:
-        """Labels: uint8 [row].
-
-        Raises:
-          UserError: A label is not among the allowed ones.
-        """
-        values = self.batch[column].to_numpy()
-        expected = ", ".join(map(str, allowed))
-        self.require(column, np.isin(values, allowed), f"is not a label; labels are {expected}")
-        return values.astype(np.uint8)
-
-    def numbers(self, columns: Sequence[str], dtype: type = np.float32) -> np.ndarray:
-        """Finite numbers: [row, column].
-
-        Raises:
-          UserError: A number is infinite.
-        """
-        matrix: np.ndarray = np.empty((len(self), len(columns)), dtype)
-        for i, column in enumerate(columns):
-            matrix[:, i] = self.batch[column].to_numpy()
-        if not np.isfinite(matrix).all():
-            for i, column in enumerate(columns):
-                self.require(column, np.isfinite(matrix[:, i]), "is not a finite number")
-        return matrix
-
-    def require(self, column: str, fine: np.ndarray, otherwise: str) -> None:
-        """Raises a UserError about the first row of `column` that is not fine."""
-        if not np.all(fine):
-            row = int(np.argmin(fine))
-            value = self.batch[column][row].as_py()
-            _fail(self.name, self.start + row, column, value, otherwise, self.advice)
-
-
 def read_csv(
     file: TextFile,
     columns: Mapping[str, pa.DataType],
     header: bool,
     exact: bool = True,
     nullable: Collection[str] = (),
-    advice: str = _CORRECT_IT,
+    advice: str = CORRECT_IT,
+    dialect: Dialect = _COMMAS,
 ) -> Iterator[Chunk]:
     """Streams a CSV file, parsed on several cores, a few megabytes at a time.
 
@@ -135,18 +91,19 @@ def read_csv(
       exact: Whether a column of the header that is not in `columns` is an error.
       nullable: Columns of numbers whose cells may be missing.
       advice: What to do about a value that is refused.
+      dialect: How the text is written.
 
     Raises:
-      UserError: The file is empty, truncated or not UTF-8, lacks a column, has a row of another
-        length, or has a cell that is missing or not of its column's type.
+      UserError: The file is empty, truncated or in another encoding, lacks a column, has a row of
+        another length, or has a cell that is missing or not of its column's type.
     """
     with _explain_damage(file.name):
         if header:
-            _check_header(file, columns, exact)
+            _check_header(file, columns, exact, dialect)
         start = 0
         with file.open() as raw:
             try:
-                for batch in _parse(raw, file, columns, header):
+                for batch in _parse(raw, file, columns, header, exact, dialect):
                     chunk = Chunk(file.name, start, batch, advice)
                     for name in batch.schema.names:
                         if batch[name].null_count and name not in nullable:
@@ -155,21 +112,35 @@ def read_csv(
                     yield chunk
                     start += batch.num_rows
             except pa.ArrowInvalid as error:
-                _diagnose(file, columns, header, nullable, advice, start, str(error))
+                _diagnose(file, columns, header, nullable, advice, dialect, start, str(error))
+            except UnicodeError:
+                raise _not_in_encoding(file, dialect) from None
         if start == 0:
             raise UserError(f"{file.name}: has no rows; download or export the file again")
 
 
 def _parse(
-    raw: BinaryIO, file: TextFile, columns: Mapping[str, pa.DataType], header: bool
+    raw: BinaryIO,
+    file: TextFile,
+    columns: Mapping[str, pa.DataType],
+    header: bool,
+    exact: bool,
+    dialect: Dialect,
 ) -> Iterator[pa.RecordBatch]:
+    # To find the ends of rows among quoted line breaks costs time; numbers have none.
+    has_text = not exact or any(pa.types.is_string(kind) for kind in columns.values())
     with tqdm.wrapattr(
         raw, "read", total=file.size, desc=f"reading {Path(file.name).name}", disable=None
     ) as counted:
         yield from pa_csv.open_csv(
             pa.PythonFile(counted, mode="r"),
             read_options=pa_csv.ReadOptions(
-                column_names=None if header else list(columns), block_size=_BLOCK_BYTES
+                column_names=None if header else list(columns),
+                block_size=_BLOCK_BYTES,
+                encoding=dialect.encoding,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=dialect.separator, newlines_in_values=has_text
             ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=columns, include_columns=list(columns), strings_can_be_null=False
@@ -189,28 +160,64 @@ def _explain_damage(name: str) -> Iterator[None]:
         raise UserError(f"{name}: truncated or damaged ({error}); download it again") from error
 
 
-def _check_header(file: TextFile, columns: Mapping[str, pa.DataType], exact: bool) -> None:
+def _check_header(
+    file: TextFile, columns: Mapping[str, pa.DataType], exact: bool, dialect: Dialect
+) -> None:
     with file.open() as raw:
-        first_line = raw.readline(1 << 20).decode("utf-8-sig", errors="replace")
-    if not first_line.strip():
-        raise UserError(f"{file.name}: is empty; download or export the file again")
+        start = raw.read(4)
+    if start[:2] in _UTF_16 and not dialect.encoding.lower().startswith(("utf-16", "utf16")):
+        raise UserError(f"{file.name}: is UTF-16 text; {_NAME_IT.format('encoding: utf-16')}")
     try:
-        names = next(csv.reader([first_line]))
+        names = next((cells for cells in _cells(file, dialect) if cells), [])
     except csv.Error as error:
         raise UserError(f"{file.name}, line 1: the header is not CSV ({error}); mend it") from error
+    except UnicodeError:
+        raise _not_in_encoding(file, dialect) from None
+    if not any(name.strip() for name in names):
+        raise UserError(f"{file.name}: is empty; download or export the file again")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{file.name}: its header names column {repeated[0]!r} twice")
     missing = [name for name in columns if name not in names]
     if missing:
+        if any(map(_is_broken, names)):
+            raise _not_in_encoding(file, dialect)
+        _hint_at_separator(file, columns, names)
         raise UserError(
             f"{file.name}: its header lacks column {missing[0]!r}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-            + f"; it has {_shortened(names)}"
+            + f"; it has {shortened(names)}"
         )
     extra = [name for name in names if name not in columns]
     if exact and extra:
         raise UserError(f"{file.name}: unexpected column {extra[0]!r}; remove it")
+
+
+def _cells(file: TextFile, dialect: Dialect) -> Iterator[list[str]]:
+    """The rows of a file as Python reads them, slower than Arrow; empty ones are empty lists."""
+    with file.open() as raw:
+        encoding = "utf-8-sig" if dialect.is_utf8 else dialect.encoding
+        text = io.TextIOWrapper(raw, encoding, errors="surrogateescape", newline="")
+        yield from csv.reader(text, delimiter=dialect.separator)
+
+
+def _hint_at_separator(
+    file: TextFile, columns: Mapping[str, pa.DataType], names: Sequence[str]
+) -> None:
+    """Raises a UserError where a header would be complete with another separator."""
+    for separator, told in ((";", '";"'), ("\t", r'"\t"'), ("|", '"|"'), (",", '","')):
+        if set(columns) <= {part.strip('" ') for name in names for part in name.split(separator)}:
+            raise UserError(
+                f"{file.name}: its columns are separated by {told}; "
+                + _NAME_IT.format(f"separator: {told}")
+            )
+
+
+def _not_in_encoding(file: TextFile, dialect: Dialect) -> UserError:
+    return UserError(
+        f"{file.name}: is not {dialect.encoding} text; name the encoding that it is in, such as "
+        "`encoding: latin-1`, in the description, or convert the file to UTF-8"
+    )
 
 
 def _diagnose(
@@ -219,6 +226,7 @@ def _diagnose(
     header: bool,
     nullable: Collection[str],
     advice: str,
+    dialect: Dialect,
     start: int,
     reason: str,
 ) -> NoReturn:
@@ -229,34 +237,43 @@ def _diagnose(
       reason: The parser's message, for what is not found.
     """
     empty = set(pa_csv.ConvertOptions().null_values)
-    with file.open() as raw:
-        text = io.TextIOWrapper(raw, "utf-8", errors="surrogateescape", newline="")
-        rows = csv.reader(text)
-        names = next(rows, []) if header else list(columns)
-        with contextlib.suppress(csv.Error):
-            for row, cells in enumerate(cells for cells in rows if cells):
-                if row < start:
+    rows = (cells for cells in _cells(file, dialect) if cells)
+    names = next(rows, []) if header else list(columns)
+    with contextlib.suppress(csv.Error, UnicodeError):
+        for row, cells in enumerate(rows):
+            if row < start:
+                continue
+            if len(cells) != len(names):
+                raise UserError(
+                    f"{file.name}: row {row + 1} has {len(cells)} columns instead of "
+                    f"{len(names)}; {CORRECT_IT}"
+                )
+            for name, cell in zip(names, cells, strict=True):
+                if name not in columns or (name in nullable and cell in empty):
                     continue
-                if len(cells) != len(names):
-                    raise UserError(
-                        f"{file.name}: row {row + 1} has {len(cells)} columns instead of "
-                        f"{len(names)}; {_CORRECT_IT}"
-                    )
-                for name, cell in zip(names, cells, strict=True):
-                    if name not in columns or (name in nullable and cell in empty):
-                        continue
-                    if why := _refusal(cell, columns[name]):
-                        _fail(file.name, row, name, cell, why, advice)
+                if why := _refusal(cell, columns[name]):
+                    told = shortened(cell) if cell else "an empty cell"
+                    refuse(file.name, row, name, told, why, advice)
     if "empty" in reason.lower():
         raise UserError(f"{file.name}: is empty; download or export the file again")
+    if "straddling" in reason:
+        raise UserError(
+            f"{file.name}: a row after row {start} has more than {_BLOCK_BYTES >> 20} MiB; look "
+            "for a quote that is never closed"
+        )
     raise UserError(
         f"{file.name}: not readable as CSV after row {start} ({' '.join(reason.split())})"
     )
 
 
+def _is_broken(text: str) -> bool:
+    """Whether bytes were no text in the encoding, which `_cells` keeps as surrogates."""
+    return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
+
+
 def _refusal(cell: str, dtype: pa.DataType) -> str | None:
-    if not cell.isascii() and any("\udc80" <= c <= "\udcff" for c in cell):
-        return "is not UTF-8 text; convert the file"
+    if _is_broken(cell):
+        return "is not UTF-8 text; convert the file, or name its encoding in the description"
     if pa.types.is_string(dtype):
         return None
     try:
@@ -264,13 +281,3 @@ def _refusal(cell: str, dtype: pa.DataType) -> str | None:
     except pa.ArrowInvalid:
         return "is not an integer" if pa.types.is_integer(dtype) else "is not a number"
     return None
-
-
-def _fail(name: str, row: int, column: str, value: object, why: str, advice: str) -> NoReturn:
-    shown = "an empty cell" if value in (None, "") else _shortened(value)
-    raise UserError(f"{name}: row {row + 1}, column {column!r}: {shown} {why}; {advice}")
-
-
-def _shortened(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -31,10 +31,11 @@ from hyperrec_jax.data.locks import take
 from hyperrec_jax.data.mixing import mix64
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
 from hyperrec_jax.data.store import Store, StoreWriter, refuse_foreign_folder
+from hyperrec_jax.data.text import fits
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.metrics import auc
 
-STAGING_VERSION = 1
+STAGING_VERSION = 2
 _CHUNK_ROWS = 65_536
 
 
@@ -400,9 +401,9 @@ class _Moments:
         self._count = count
 
     def std(self) -> np.ndarray:
-        """Standard deviation, 1 where all values are the same."""
+        """Standard deviation, 1 where all values are the same but for what float32 tells apart."""
         std = np.sqrt(self._squares / max(self._count, 1))
-        return np.where(std > 0, std, 1.0)
+        return np.where(std > np.finfo(np.float32).eps * np.abs(self.mean), std, 1.0)
 
 
 def _survey(source: Source, parts: Sequence[_Part]) -> _Survey:
@@ -485,11 +486,6 @@ class ValueEncoder:
         return ids[encoded.indices.to_numpy()]
 
 
-def fill_missing(values: pa.Array, value: float) -> pa.Array:
-    """Floats with a number in the place of what is missing: null and NaN."""
-    return pc.fill_null(pc.if_else(pc.is_nan(values), None, values), value)
-
-
 def _encode(parts: Sequence[_Part], survey: _Survey, writer: StoreWriter) -> None:
     encoders = [ValueEncoder(values) for values in survey.vocabulary]
     log1p = np.array([field.log1p for field in survey.numerical], bool)
@@ -497,10 +493,13 @@ def _encode(parts: Sequence[_Part], survey: _Survey, writer: StoreWriter) -> Non
     std = np.array([field.std for field in survey.numerical])
     with _progress("encoding", sum(len(part) for part in parts)) as progress:
         for part in parts:
+            start = 0
             for rows, splits in part.chunks():
                 numerical = rows.numerical
                 if log1p.any() or mean.any() or np.any(std != 1):
                     numerical = (_apply_log1p(numerical, log1p) - mean) / std
+                    _require_float32(numerical, rows.numerical, survey, f"{part.name} rows", start)
+                start += len(rows.labels)
                 columns = {
                     "categorical": _stack(
                         [encode(v) for encode, v in zip(encoders, rows.categorical, strict=True)],
@@ -519,6 +518,20 @@ def _encode(parts: Sequence[_Part], survey: _Survey, writer: StoreWriter) -> Non
                     elif chosen.any():
                         writer.append(split, {k: v[chosen] for k, v in columns.items()})
                 progress.update(len(rows.labels))
+
+
+def _require_float32(
+    scaled: np.ndarray, raw: np.ndarray, survey: _Survey, where: str, start: int
+) -> None:
+    """Raises a UserError about a number that scaling makes too large for float32."""
+    if not (fine := fits(scaled)).all():
+        row, column = np.argwhere(~fine)[0]
+        field = survey.numerical[column]
+        raise UserError(
+            f"{where}: row {start + row + 1}, column {field.name!r}: {raw[row, column]} is too "
+            f"large beside the training rows (mean {field.mean:.4g}, standard deviation "
+            f"{field.std:.4g}); correct it"
+        )
 
 
 def _stack(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:

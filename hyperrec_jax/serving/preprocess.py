@@ -1,7 +1,8 @@
 """Raw rows, in whatever table they come, to the arrays that a model reads."""
 
+import bisect
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -9,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.encode import ValueEncoder, fill_missing
+from hyperrec_jax.data.chunk import shortened, shown
+from hyperrec_jax.data.encode import ValueEncoder
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import read_vocabulary
+from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
 from hyperrec_jax.errors import UserError
 
 
@@ -20,6 +23,11 @@ class ArrowStream(Protocol):
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
+
+_MOST_BITS = 4096
+"""Of an integer: Python writes no number of arbitrary length."""
+_INTEGER_OR_NOTHING = "^(-?[0-9]+)?$"
+_TOO_LARGE = "is too large; a model reads numbers as float32"
 
 RawRows = ArrowStream | Sequence[Mapping[str, Any]]
 """A frame, an Arrow table, or one dictionary a row."""
@@ -122,7 +130,9 @@ class Preprocessor:
             if number.log1p:
                 column.require(values > -1, "has no log(1 + x)")
                 values = np.log1p(values)
-            numerical[:, index] = (values - number.mean) / number.std
+            values = (values - number.mean) / number.std
+            column.require(fits(values), f"{_TOO_LARGE}, also after the column is scaled")
+            numerical[:, index] = values
         return Encoded(categorical, numerical)
 
 
@@ -134,57 +144,58 @@ class _Column:
     first: int
 
     def ids(self, wanted: pa.DataType) -> pa.Array:
-        """The values in the vocabulary's type; a missing one is out of vocabulary."""
-        values = self.values
-        if pa.types.is_dictionary(values.type):  # pandas' and Polars' categories
-            names = values.dictionary
-            if pa.types.is_string_view(names.type):  # Polars'; Arrow can't take from it
-                names = names.cast(pa.large_string())
-            values = names.take(values.indices)
-        if pa.types.is_floating(values.type):
-            # What pandas makes of a column of integers with gaps.
-            numbers = values.to_numpy(zero_copy_only=False)
-            whole = np.isnan(numbers) | (numbers == np.round(numbers))
-            self.require(whole, "is not an id; ids are text or integers")
-            values = pc.if_else(pc.is_finite(values), values, None).cast(pa.int64())
+        """The values in the vocabulary's type: texts as `prepare` writes them, or integers.
+
+        A missing one is out of a vocabulary of integers.
+        """
         if pa.types.is_string(wanted):
-            return pc.utf8_trim_whitespace(pc.fill_null(self._cast(values, wanted), ""))
-        return pc.fill_null(self._cast(values, wanted), -1)  # ids begin at 0
+            return self._read(to_text)
+        if pa.types.is_integer(self.values.type):
+            values = self.values
+        else:
+            values = self._read(to_text)
+            number = pc.match_substring_regex(values, _INTEGER_OR_NOTHING)
+            self.require(number.to_numpy(zero_copy_only=False), "is not an integer")
+            values = pc.if_else(pc.equal(values, ""), None, values)
+        try:
+            return pc.fill_null(values.cast(wanted), -1)  # ids begin at 0
+        except pa.ArrowInvalid:
+            fine = [_fits_integer(value) for value in values.to_pylist()]
+            self.require(np.array(fine), "is not an integer of 64 bits")
+            raise
 
     def numbers(self, missing: float | None) -> np.ndarray:
         """Finite numbers, `missing` in the place of those that are missing: float64 [row]."""
         if missing is None:
             self.require(self.values.is_valid().to_numpy(zero_copy_only=False), "is no number")
-        values = self._cast(self.values, pa.float64())
+        values = self._read(to_numbers)
         if missing is not None:
             values = fill_missing(values, missing)
         numbers = values.to_numpy(zero_copy_only=False)
         self.require(np.isfinite(numbers), "is not a finite number")
+        self.require(fits(numbers), _TOO_LARGE)
         return numbers
 
     def require(self, fine: np.ndarray, otherwise: str) -> None:
         if not fine.all():
             self._refuse(int(np.argmin(fine)), otherwise)
 
-    def _cast(self, values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    def _read(self, read: Callable[[pa.Array], pa.Array]) -> pa.Array:
         try:
-            return values.cast(wanted)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            for row, value in enumerate(values):
-                try:
-                    value.cast(wanted)
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                    kind = "an integer" if pa.types.is_integer(wanted) else f"of type {wanted}"
-                    kind = "a number" if pa.types.is_floating(wanted) else kind
-                    self._refuse(row, f"is not {kind}")
-            raise
+            return read(self.values)
+        except UnreadableValue as error:
+            self._refuse(error.row, error.why)
 
     def _refuse(self, row: int, otherwise: str) -> NoReturn:
-        value = self.values[row].as_py()
-        shown = "a missing value" if value is None else ascii(value)[:80]
+        value = self.values[row]
+        told = shown(value) if value.is_valid else "a missing value"
         raise UserError(
-            f"{self.where}: row {self.first + row + 1}, column {self.name!r}: {shown} {otherwise}"
+            f"{self.where}: row {self.first + row + 1}, column {self.name!r}: {told} {otherwise}"
         )
+
+
+def _fits_integer(value: Any) -> bool:
+    return value is None or -(2**63) <= int(value) < 2**63
 
 
 def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
@@ -200,9 +211,15 @@ def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
     try:
         if hasattr(rows, "__arrow_c_stream__") or isinstance(rows, pa.RecordBatch):
             return pa.table(rows)
-        return pa.Table.from_pylist(_require_dictionaries(rows, where))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
         raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
+    rows = _require_dictionaries(rows, where)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {n: _from_values([row.get(n) for row in rows], n, where, 0) for n in names}
+    try:
+        return pa.table(columns)
+    except (ValueError, TypeError) as error:  # a name that is no text
+        raise UserError(f"{where}: no table ({' '.join(ascii(error).split())})") from error
 
 
 def _require_dictionaries(rows: Any, where: str) -> list[Mapping[str, Any]]:
@@ -225,6 +242,9 @@ def _columns(
             raise UserError(
                 f"{where}: lack column {missing[0]!r}; they have {', '.join(table.column_names)}"
             )
+        repeated = [name for name in wanted if table.column_names.count(name) > 1]
+        if repeated:
+            raise UserError(f"{where}: have column {repeated[0]!r} twice; rename one of them")
         return {name: table[name].combine_chunks() for name in wanted}
     _require_dictionaries(rows, where)
     for number, row in enumerate(rows, first + 1):
@@ -238,20 +258,34 @@ def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Arr
     try:
         return pa.array(values)
     except _NOT_OF_ONE_TYPE:
-        start = next(value for value in values if value is not None)
-        odd = next((row for row, value in enumerate(values) if not _agree(start, value)), 0)
+        if all(map(_is_number, values)):
+            # Together too large for any one type of Arrow: their exact digits.
+            gaps = [value is None or value != value for value in values]
+            texts = [None if gap else repr(value) for gap, value in zip(gaps, values, strict=True)]
+            return pa.array(texts, pa.string())
+        odd = bisect.bisect_left(
+            range(len(values)), True, key=lambda row: not _agree(values[: row + 1])
+        )
+        kind = type(next(value for value in values if value is not None)).__name__
+        told = shortened(values[odd])
         raise UserError(
-            f"{where}: row {first + odd + 1}, column {name!r}: {ascii(values[odd])[:80]} is not of "
-            f"the type of the rows before it ({type(start).__name__}), or too large"
+            f"{where}: row {first + odd + 1}, column {name!r}: {told} is not of the type of the "
+            f"rows before it ({kind}), or no value that a table can hold"
         ) from None
 
 
-_NOT_OF_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+_NOT_OF_ONE_TYPE = (ValueError, TypeError, OverflowError, pa.ArrowException)
 
 
-def _agree(one: Any, other: Any) -> bool:
+def _is_number(value: Any) -> bool:
+    if type(value) is int:
+        return value.bit_length() <= _MOST_BITS
+    return value is None or type(value) is float
+
+
+def _agree(values: list[Any]) -> bool:
     try:
-        pa.array([one, other])
+        pa.array(values)
     except _NOT_OF_ONE_TYPE:
         return False
     return True

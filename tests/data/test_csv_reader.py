@@ -94,7 +94,7 @@ def test_messages_are_one_short_line():
 
 
 def test_a_carriage_return_within_the_header_is_told():
-    with pytest.raises(UserError, match="line 1: the header is not CSV"):
+    with pytest.raises(UserError, match="lacks column 'name'; it has \\['id', 'x'\\]"):
         _read(b"id,x\rname\n1,2.5,abc\n", header=True)
 
 

@@ -95,7 +95,7 @@ def test_no_rows(preprocess):
         ({"price": -1.0}, r"row 2, column 'price': -1.0 has no log\(1 \+ x\)"),
         ({"price": "dear"}, "row 2, column 'price': 'dear' is not of the type of the rows before"),
         ({"item": "x"}, "row 2, column 'item': 'x' is not of the type of the rows before"),
-        ({"item": 1.5}, "row 2, column 'item': 1.5 is not an id"),
+        ({"item": 1.5}, "row 2, column 'item': 1.5 is not an integer"),
         ({"item": 2**70}, "row 2, column 'item'"),
     ],
 )

@@ -22,7 +22,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from hyperrec_jax.data.archives import copy_member, member_file, open_zip
-from hyperrec_jax.data.csv_reader import Chunk, TextFile, file_identity, plain_file, read_csv
+from hyperrec_jax.data.chunk import Chunk
+from hyperrec_jax.data.csv_reader import TextFile, file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
 from hyperrec_jax.data.files import written_whole
 from hyperrec_jax.errors import UserError

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.csv_reader import Chunk, file_identity, plain_file, read_csv
+from hyperrec_jax.data.chunk import Chunk
+from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
 from hyperrec_jax.errors import UserError
 

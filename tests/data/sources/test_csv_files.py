@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from hyperrec_jax.data.encode import prepare_store
-from hyperrec_jax.data.sources.csv_files import SCHEMA_EXAMPLE, csv_source
+from hyperrec_jax.data.sources.csv_files import csv_source
+from hyperrec_jax.data.sources.description import SCHEMA_EXAMPLE
 from hyperrec_jax.errors import UserError
 
 DESCRIPTION = {
@@ -191,10 +192,10 @@ def test_missing_description(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("click", 2, "row 1, column 'click': '2' is not a label"),
-        ("click", 0.5, "row 1, column 'click': '0.5' is not a label"),
+        ("click", 2, "row 1, column 'click': 2 is not a label"),
+        ("click", 0.5, "row 1, column 'click': 0.5 is not a label"),
         ("age", np.nan, "row 1, column 'age': an empty cell is missing"),
-        ("age", "old", "column 'age': not all values are of type double"),
+        ("age", "old", "row 1, column 'age': 'old' is not a number"),
         ("age", np.inf, "row 1, column 'age': inf is not a finite number"),
     ],
 )

@@ -1,0 +1,226 @@
+"""The small YAML or JSON file that names the columns of a user's own data."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from hyperrec_jax.data.csv_reader import Dialect
+from hyperrec_jax.data.encode import NumericalColumn
+from hyperrec_jax.data.store import SPLITS
+from hyperrec_jax.errors import UserError
+
+SCHEMA_EXAMPLE = """\
+  name: my_shop                       # optional: the name of the store
+  files:                              # .csv, .csv.gz or .parquet; lists and * are fine
+    train: logs/2025-*.csv
+    test: logs/2026-01.csv            # optional, else test_fraction of the training groups
+    validation: logs/2026-02.csv      # optional, else --validation-fraction of them
+  test_fraction: 0.1                  # optional
+  categorical: [country, item_id]     # text, integers, booleans or dates
+  numerical:                          # standardised on the training rows unless it says otherwise
+    - age
+    - {name: price, log1p: true}
+    - {name: score, standardise: false}
+    - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
+  labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, n and y, ...
+  group: session_id                   # optional: the list a row belongs to; a group stays whole
+  separator: ","                      # optional: of the CSV files, such as ";" or "\\t"
+  encoding: utf-8                     # optional: of the CSV files, such as utf-16 or latin-1
+"""
+
+_KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
+_KEYS |= {"separator", "encoding"}
+_SEE_HELP = "see `python -m hyperrec_jax.commands.prepare csv --help` for an example"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The columns of a user's own data.
+
+    Attributes:
+      name: Of the store.
+      files: The files of each split; empty for a frame.
+      test_fraction: Share of the training groups for a test split that is not among the files.
+      categorical: Columns of ids.
+      numerical: Columns of numbers and their transforms.
+      labels: Columns of labels.
+      group: Column of the list that a row belongs to, or None.
+      dialect: How the CSV files are written.
+    """
+
+    name: str
+    files: dict[str, list[Path]]
+    test_fraction: float
+    categorical: tuple[str, ...]
+    numerical: tuple[NumericalColumn, ...]
+    labels: tuple[str, ...]
+    group: str | None
+    dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
+
+    def types(self) -> dict[str, pa.DataType]:
+        """Column types of a CSV file: ids and labels are text."""
+        text = [*self.categorical, *self.labels] + ([self.group] if self.group else [])
+        return {column.name: pa.float64() for column in self.numerical} | dict.fromkeys(
+            text, pa.string()
+        )
+
+    def missing(self) -> dict[str, float]:
+        """What stands for a missing number, for the columns that may have any."""
+        return {c.name: c.missing for c in self.numerical if c.missing is not None}
+
+
+def read_description(path: Path) -> Description:
+    """Reads a description file.
+
+    Args:
+      path: YAML or JSON; see `SCHEMA_EXAMPLE`.
+
+    Raises:
+      UserError: It is missing, malformed, or names files that are not there.
+    """
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such description file; {_SEE_HELP}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as YAML or JSON ({one_line(error)})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping with the keys files and labels; {_SEE_HELP}")
+    description = parse_description(path, values)
+    return dataclasses.replace(description, files=_files(path, values.get("files")))
+
+
+def parse_description(path: Path, values: dict[Any, Any]) -> Description:
+    """The columns that a description names, without its files.
+
+    Args:
+      path: Where it stands, for messages and for a name.
+      values: Its keys.
+
+    Raises:
+      UserError: It is malformed.
+    """
+    _refuse_unknown(path, values, _KEYS, "key")
+    description = Description(
+        name=_text(path, "name", values.get("name", path.stem)),
+        files={},
+        test_fraction=_fraction(path, values.get("test_fraction", 0.1)),
+        categorical=_names(path, "categorical", values.get("categorical")),
+        numerical=tuple(_numerical(path, entry) for entry in _list(values.get("numerical"))),
+        labels=_names(path, "labels", values.get("labels")),
+        group=None if values.get("group") is None else _text(path, "group", values["group"]),
+        dialect=Dialect(
+            _separator(path, values.get("separator", ",")),
+            _encoding(path, values.get("encoding", "utf-8")),
+        ),
+    )
+    if not description.labels:
+        raise UserError(f"{path}: labels: at least one column of 0 and 1 is needed; {_SEE_HELP}")
+    if not description.categorical and not description.numerical:
+        raise UserError(f"{path}: at least one categorical or numerical column is needed")
+    columns = [*description.categorical, *(c.name for c in description.numerical)]
+    columns += description.labels
+    repeated = {name for name in columns if columns.count(name) > 1}
+    if description.group in description.labels:
+        repeated.add(description.group)
+    if repeated:
+        raise UserError(f"{path}: column {min(map(str, repeated))!r} is used twice")
+    return description
+
+
+def _files(path: Path, values: Any) -> dict[str, list[Path]]:
+    if not isinstance(values, dict) or "train" not in values:
+        raise UserError(f"{path}: files: must name at least the train files; {_SEE_HELP}")
+    _refuse_unknown(path, values, set(SPLITS), "split")
+    files = {}
+    for split in (split for split in SPLITS if split in values):
+        found = []
+        for pattern in _names(path, f"files: {split}", values[split]):
+            matches = (
+                sorted(path.parent.glob(pattern)) if "*" in pattern else [path.parent / pattern]
+            )
+            matches = [match for match in matches if match.is_file()]
+            if not matches:
+                raise UserError(f"{path}: files: {split}: no file {path.parent / pattern}")
+            found += matches
+        files[split] = found
+    return files
+
+
+def _numerical(path: Path, entry: Any) -> NumericalColumn:
+    values = entry if isinstance(entry, dict) else {"name": entry}
+    known = {"name", "log1p", "standardise", "missing"}
+    _refuse_unknown(path, values, known, "key of a numerical column")
+    flags = {
+        key: values.get(key, default) for key, default in (("log1p", False), ("standardise", True))
+    }
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{path}: numerical: {key}: {value!r} is neither true nor false")
+    missing = values.get("missing")
+    if missing is not None and (isinstance(missing, bool) or not _finite(missing)):
+        raise UserError(f"{path}: numerical: missing: {missing!r} is not a number")
+    return NumericalColumn(
+        _text(path, "numerical", values.get("name")),
+        missing=None if missing is None else float(missing),
+        **flags,
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, float | int) and abs(value) <= float(np.finfo(np.float32).max)
+
+
+def _separator(path: Path, value: Any) -> str:
+    value = "\t" if value == "\\t" else value
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in '"\r\n':
+        raise UserError(f'{path}: separator: {value!r} is not one character, such as ";" or "\\t"')
+    return value
+
+
+def _encoding(path: Path, value: Any) -> str:
+    try:
+        if "a".encode(value).decode(value) == "a":
+            return str(value)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        pass
+    raise UserError(f"{path}: encoding: {value!r} is not one, such as utf-16 or latin-1")
+
+
+def _refuse_unknown(path: Path, values: dict[Any, Any], known: set[str], what: str) -> None:
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise UserError(
+            f"{path}: unknown {what} {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+
+
+def _fraction(path: Path, value: Any) -> float:
+    if not isinstance(value, float | int) or not 0 < value < 1:
+        raise UserError(f"{path}: test_fraction: {value!r} is not a number between 0 and 1")
+    return float(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _names(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    return tuple(_text(path, key, entry) for entry in _list(value))
+
+
+def _text(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{path}: {key}: {value!r} is not a name; put it in quotes if it is one")
+    return value
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
