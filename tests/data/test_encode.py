@@ -102,6 +102,40 @@ def test_numbers_are_standardised_on_the_training_rows(source, tmp_path):
     assert (constant.mean, constant.std) == (4, 1)
 
 
+def _numbers_source(train, test):
+    def read(values):
+        labels = (np.arange(len(values))[:, None] % 2).astype(np.uint8)
+        return lambda staging: iter([Rows((), np.array(values, float)[:, None], labels)])
+
+    column = NumericalColumn("x", standardise=True)
+    splits = {"train": read(train), "test": read(test)}
+    return Source("numbers", (), (column,), ("click",), None, splits, "")
+
+
+@pytest.mark.parametrize(
+    ("train", "std"),
+    [
+        ([3.7] * 1000, 1.0),
+        ([3.7, 3.7 + 1e-9] * 500, 1.0),  # less than float32 tells apart
+        ([0.0] * 1000, 1.0),
+        ([1e-300] * 1000, 1.0),
+        ([1.7e9, 1.7e9 + 3600] * 500, 1800.0),  # two time stamps an hour apart
+        ([1e-9, 3e-9] * 500, 1e-9),
+    ],
+)
+def test_a_constant_column_is_not_scaled_up(train, std, tmp_path):
+    store = prepare_store(_numbers_source(train, [3.8]), tmp_path / "out", 0.0)
+    assert store.schema.numerical[0].std == pytest.approx(std)
+    expected = (3.8 - np.mean(train)) / std
+    assert _all(store.split("test"))["numerical"][0, 0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_number_that_scaling_takes_out_of_float32_is_told(tmp_path):
+    source = _numbers_source([1e-30, 3e-30] * 500, [2e-30, 1e20])
+    with pytest.raises(UserError, match=r"test rows: row 2, column 'x': 1e\+20 is too large"):
+        prepare_store(source, tmp_path / "out", 0.0)
+
+
 def test_rows_stay_aligned_and_groups_whole(source, tmp_path):
     store = prepare_store(source, tmp_path / "out", 0.2)
     groups = {}

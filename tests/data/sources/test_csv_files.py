@@ -3,6 +3,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -157,6 +159,13 @@ def test_text_beside_a_gap_is_what_is_told(folder):
             {"numerical": [{"name": "age", "log1p": "yes"}]},
             "log1p: 'yes' is neither true nor false",
         ),
+        ({"separator": ";;"}, "separator: ';;' is not one character"),
+        ({"separator": 3}, "separator: 3 is not one character"),
+        ({"encoding": "utf-7000"}, "encoding: 'utf-7000' is not one"),
+        ({"encoding": 8}, "encoding: 8 is not one"),
+        ({"encoding": "base64"}, "encoding: 'base64' is not one"),
+        ({"separator": ";"}, 'columns are separated by ","; add `separator'),
+        ({"numerical": [{"name": "age", "missing": 1e40}]}, "missing: 1e\\+40 is not a number"),
         ({"categorical": [3]}, "categorical: 3 is not a name"),
         ({"numerical": [{"name": "age", "missing": "mean"}]}, "missing: 'mean' is not a number"),
         ({"test_fraction": 2}, "test_fraction: 2 is not a number between"),
@@ -202,6 +211,82 @@ def test_missing_description(tmp_path):
 def test_bad_parquet(folder, column, values, message):
     _table(40).assign(**{column: values}).to_parquet(folder / "train.parquet")
     with pytest.raises(UserError, match=rf"train\.parquet: .*{message}"):
+        _prepare(folder, DESCRIPTION | {"files": {"train": "train.parquet"}})
+
+
+@pytest.mark.parametrize(
+    ("no", "yes"),
+    [("N", "Y"), ("no", "Yes"), ("f", "T"), ("False", "TRUE"), ("0.00", "1.00"), (" 0", "1 ")],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "CSV.GZ"])
+def test_spellings_of_labels_and_of_endings(folder, no, yes, suffix):
+    table = _table(40).assign(buy=lambda t: np.where(t.buy == 1, yes, no))
+    path = folder / f"train.{suffix}"
+    if suffix.lower() == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, compression="gzip" if "GZ" in suffix else None)
+    store = _prepare(folder, DESCRIPTION | {"files": DESCRIPTION["files"] | {"train": path.name}})
+    labels = store.split("train").slice(0, 40)["labels"]
+    np.testing.assert_array_equal(labels, _table(40)[["click", "buy", "like"]])
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding"), [(";", "utf-8"), ("\t", "utf-16"), (",", "latin-1")]
+)
+def test_separator_and_encoding_of_the_description(folder, separator, encoding):
+    first = _prepare(folder, DESCRIPTION)
+    for name in ("train", "test", "dev"):
+        table = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
+        table.to_csv(folder / f"{name}.csv", index=False, sep=separator, encoding=encoding)
+    told = "\\t" if separator == "\t" else separator
+    description = DESCRIPTION | {"separator": told, "encoding": encoding}
+    assert _prepare(folder, description).fingerprint == first.fingerprint
+
+
+def test_types_of_a_parquet_file_make_no_difference(folder):
+    """Dates, categories, floats for integers: the store is that of the same values as text."""
+    table = _table(40).assign(
+        country=pd.Categorical(np.resize(["nl", "es"], 40)),
+        item=np.resize([7.0, np.nan], 40),
+        session=pd.to_datetime("2026-01-31") + pd.to_timedelta(np.arange(40) // 4, "h"),
+    )
+    table.to_parquet(folder / "train.parquet")
+    table.astype(str).replace("nan", "").assign(
+        session=table.session.map(str),
+        item=np.resize(["7", ""], 40),
+    ).to_csv(folder / "train.csv", index=False)
+    splits = [{"train": f"train.{suffix}"} for suffix in ("parquet", "csv")]
+    one, other = [_prepare(folder, DESCRIPTION | {"files": files}) for files in splits]
+    assert one.fingerprint == other.fingerprint
+    assert one.vocabulary("item").to_pylist() == ["", "7"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("item", [[1], [2]], r"row 1, column 'item': \[1\] is of type list<.*; ids are text"),
+        ("item", [{"a": 1}, {"a": 2}], r"row 1, column 'item': \{'a': 1\} is of type struct<"),
+        ("age", [[1], [2]], r"row 1, column 'age': \[1\] is of type list<.*; give numbers"),
+        ("age", [{"a": 1}, {"a": 2}], r"row 1, column 'age': .* is of type struct<"),
+        ("item", [b"a", b"\xff"], r"row 2, column 'item': b'\\xff' is not UTF-8 text"),
+        ("age", [1.0, 1e40], r"row 2, column 'age': 1e\+40 is too large"),
+        ("click", [[1], [0]], r"row 1, column 'click': \[1\] is of type list<"),
+    ],
+)
+def test_what_a_parquet_column_may_not_be(folder, column, values, message):
+    table = _table(40)
+    table[column] = pd.Series([values[row % 2] for row in range(40)])
+    table.to_parquet(folder / "train.parquet")
+    with pytest.raises(UserError, match=rf"train\.parquet: {message}") as caught:
+        _prepare(folder, DESCRIPTION | {"files": {"train": "train.parquet"}})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_is_there_twice(folder):
+    table = pa.Table.from_pandas(_table(40)).append_column("item", pa.array(range(40)))
+    pq.write_table(table, folder / "train.parquet")
+    with pytest.raises(UserError, match="has column 'item' twice"):
         _prepare(folder, DESCRIPTION | {"files": {"train": "train.parquet"}})
 
 
