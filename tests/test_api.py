@@ -47,7 +47,7 @@ def test_a_list_of_dictionaries_with_gaps(frame, columns, tmp_path):
     rows = frame.head(200).to_dict("records")
     for row in rows[::3]:
         row |= {"age": None, "click": bool(row["click"])}
-    with pytest.raises(UserError, match=r"rows: no table"):
+    with pytest.raises(UserError, match="rows: row 2, column 'click': 1 is not of"):
         prepare(rows, tmp_path / "shop", **columns)  # labels of two types
     for row in rows:
         row["click"] = bool(row["click"])
