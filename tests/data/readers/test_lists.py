@@ -174,6 +174,12 @@ def test_no_visible_order_is_left():
     assert len(set(first) & set(reader.read(0, 1)["categorical"][0, :, 1])) < 10
 
 
+def test_the_last_batch_is_no_remainder():
+    reader = ListReader(Grouped(np.arange(110) // 10), 100, seed=0)
+    rows = (reader.rows(0, reader.steps_per_epoch).rows >= 0).sum(1)
+    assert sorted(rows) == [50, 60]
+
+
 def test_lists_change_their_company_even_where_lengths_are_rare():
     # No two lists are of one length.
     lengths = np.arange(40, 240)
