@@ -1,11 +1,12 @@
-"""Reads mutated files: each must end in success, or in one clear line.
+"""Reads mutated files and requests: each must end in success, or in one clear line.
 
     python -m benchmarks.fuzz --examples 2000
 
 Every example changes a valid file at one to eight places (a bit, a byte, a piece that is cut,
 doubled or moved, a token that readers trip over) and reads it as the commands do. What counts as a
 finding: any exception but `UserError`, a message of several lines, more than 20 s of the processor,
-and a store that gives other rows than were written. An example is a function of target, seed and
+a store that gives other rows than were written, and an answer of the server that is neither right
+nor a refusal (see `benchmarks.server_bodies`). An example is a function of target, seed and
 number: `--only csv:17` repeats it alone.
 """
 
@@ -22,10 +23,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from benchmarks.measure import machine, table
+from benchmarks.server_bodies import ServerTarget
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.aliexpress import aliexpress_source
 from hyperrec_jax.data.sources.csv_files import csv_source
@@ -67,6 +70,12 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
             case _:
                 data[at:at] = generator.choice(TOKENS)
     return bytes(data)
+
+
+class Fuzzed(Protocol):
+    """What is fuzzed: `run` is one example, and raises what the code under test raises."""
+
+    def run(self, generator: random.Random) -> None: ...
 
 
 class Target:
@@ -138,7 +147,7 @@ def release(root: Path) -> Path:
     return root
 
 
-def targets(root: Path) -> Mapping[str, Target]:
+def targets(root: Path) -> Mapping[str, Fuzzed]:
     """All targets, below a folder."""
 
     def prepare_own(folder: Path, output: Path) -> None:
@@ -175,10 +184,11 @@ def targets(root: Path) -> Mapping[str, Target]:
         ),
         "store": Target(root / "store", ["train.arrow", "vocabulary.arrow"], read_store),
         "store schema": Target(root / "store", ["schema.json"], read_store),
+        "server body": ServerTarget(mutate),
     }
 
 
-def example(target: Target, name: str, seed: int, number: int) -> str:
+def example(target: Fuzzed, name: str, seed: int, number: int) -> str:
     """How an example ends: `read`, `refused`, or what is wrong about it."""
     began = time.process_time()
     ending = "read"
@@ -233,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, c in endings.items()
     ]
     command = f"python -m benchmarks.fuzz --examples {arguments.examples} --seed {arguments.seed}"
-    header = ["file", "examples", "read", "refused in one line", "findings"]
+    header = ["what", "examples", "read", "refused in one line", "findings"]
     arguments.output.write_text(
         f"# Fuzz\n\n`{command}`\n\n{machine(('pyarrow', 'polars'), os.cpu_count() or 1)}\n\n"
         f"{table(header, rows)}\n{_notes(arguments.output)}",

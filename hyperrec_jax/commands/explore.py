@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Raises:
-      UserError: there is no model or data, the model takes no preference, the port is taken, or
-        the extra `serve` is not installed.
+      UserError: there is no model or data, the model takes no preference, the port is taken, the
+        number of rows is not positive, or the extra `serve` is not installed.
     """
     parser = cli.new_parser("explore", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="folder that train.py wrote")
@@ -33,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--port", type=int, default=8001, help="port; 0: a free one (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
+    if arguments.rows < 1:
+        raise UserError(f"--rows {arguments.rows}: give 1 or more")
     with cli.needs_extra("serve"):
         from hyperrec_jax.serving.explorer.app import create_app
         from hyperrec_jax.serving.listen import bind, listen
     from hyperrec_jax.data.store import Store
     from hyperrec_jax.serving.explorer.answers import Explorer
+    from hyperrec_jax.serving.limits import Limits
     from hyperrec_jax.serving.preprocess import Preprocessor
     from hyperrec_jax.training import workdir
     from hyperrec_jax.training.trained import load_trained
@@ -47,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = Store.open(arguments.store or Path(trained.config["data"]["store"]))
         preprocess = Preprocessor.open(trained.schema, arguments.workdir / workdir.VOCABULARY)
         explorer = Explorer(trained, preprocess, store, arguments.split, arguments.rows)
-        listen(create_app(explorer), listener, f"{arguments.workdir} on")
+        # A page for one: nobody balances load between several, so nothing is drained.
+        limits = Limits(drain_seconds=0)
+        listen(create_app(explorer), listener, f"{arguments.workdir} on", limits)
     return 0
 
 

@@ -9,41 +9,64 @@
 
 Requests that arrive while the model is busy are scored together in its next call, each row under
 its own preference: nothing waits for a batch to fill. Bad input is answered with 4xx and one line.
+SIGTERM and Ctrl-C end it after a drain period and the requests that are under way; a second one
+ends it at once.
 Only this machine reaches it unless --host says otherwise; put a proxy with TLS before it then.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.serving.limits import Limits
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Raises:
-      UserError: there is no model, the port is taken, or the extra `serve` is not installed.
+      UserError: there is no model, the port is taken, a limit is out of its range, or the extra
+        `serve` is not installed.
     """
+    default = Limits()
     parser = cli.new_parser("serve", __doc__)
+
+    def option(name: str, default: object, text: str) -> None:
+        parser.add_argument(
+            name, type=type(default), default=default, help=f"{text} (default: %(default)s)"
+        )
+
     parser.add_argument(
         "--model", type=Path, required=True, help="folder of an exported model, or of a run"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port; 0: a free one (default: %(default)s)"
+    option("--host", "127.0.0.1", "address, of IPv4 or IPv6")
+    option("--port", 8000, "port; 0: a free one")
+    option("--max-rows", default.max_rows, "rows that a request may hold")
+    option("--max-in-flight", default.max_in_flight, "requests that are served at a time")
+    option("--body-seconds", default.body_seconds, "time in which a body must have arrived")
+    option("--body-mib", default.body_mib, "MiB that all bodies may hold together")
+    option(
+        "--drain-seconds",
+        default.drain_seconds,
+        "after SIGTERM or Ctrl-C, time in which new requests are still answered",
     )
-    parser.add_argument(
-        "--max-rows", type=int, default=1024, help="rows a request may hold (default: %(default)s)"
+    option(
+        "--graceful-seconds",
+        default.graceful_seconds,
+        "after that, time in which requests that are under way may finish",
     )
     arguments = parser.parse_args(argv)
+    limits = Limits(
+        **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}
+    )
     with cli.needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
     from hyperrec_jax.api.load import load_predictor as load
 
     with bind(arguments.host, arguments.port) as listener:
-        app = create_app(load(arguments.model), arguments.max_rows)
-        listen(app, listener, f"{arguments.model} on")
+        listen(create_app(load(arguments.model), limits), listener, f"{arguments.model} on", limits)
     return 0
 
 

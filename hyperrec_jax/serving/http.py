@@ -1,151 +1,133 @@
-"""The HTTP application of `hyperrec serve`: micro-batches, validation, metrics."""
+"""The HTTP application of `hyperrec serve`: requests, refusals, answers."""
 
 import asyncio
 import contextlib
-import dataclasses
-import json
+import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor
+from hyperrec_jax.serving.batching import Batcher
+from hyperrec_jax.serving.bodies import BodyReader
+from hyperrec_jax.serving.decoding import decode_request
+from hyperrec_jax.serving.limits import Limits
+from hyperrec_jax.serving.measures import Measures
+from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, require_finite
 from hyperrec_jax.serving.preprocess import Encoded
+from hyperrec_jax.serving.refusal import Refused
 
-MAX_BODY_BYTES = 8 << 20
-MAX_QUEUED_ROWS = 1 << 16
+SMALL_BODY_BYTES = 1 << 16
+"""A body up to this size is decoded where it was read; a larger one in a thread of its own."""
+DECODING_THREADS = 2
+LOOP_TICK_SECONDS = 0.1
 
-
-class _Refused(Exception):  # noqa: N818 - an answer, no error
-    """A request that is not served; `args` are the HTTP status and why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    rows: Encoded
-    preferences: np.ndarray
-    scores: asyncio.Future[np.ndarray]
+_LOGGER = logging.getLogger(__name__)
 
 
-class Batcher:
-    """Scores the jobs of many requests in one call of the model, one call at a time."""
-
-    def __init__(self, predictor: Predictor, batch_rows: Histogram) -> None:
-        self._predictor = predictor
-        self._batch_rows = batch_rows
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
-        self._queued = 0
-
-    async def score(self, rows: Encoded, preference: np.ndarray) -> np.ndarray:
-        """Probabilities `[row, task]` under one preference `[task]`."""
-        if self._queued + len(rows) > MAX_QUEUED_ROWS:
-            raise _Refused(503, "too many rows are waiting; try again in a second")
-        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        preferences = np.repeat(preference[None], len(rows), axis=0)
-        self._queued += len(rows)
-        self._jobs.put_nowait(_Job(rows, preferences, future))
-        return await future
-
-    async def run(self) -> None:
-        """Works until it is cancelled."""
-        while True:
-            jobs = [await self._jobs.get()]
-            rows = len(jobs[0].rows)
-            while not self._jobs.empty() and rows < ROW_BUCKETS[-1]:
-                jobs.append(self._jobs.get_nowait())
-                rows += len(jobs[-1].rows)
-            self._queued -= rows
-            self._batch_rows.observe(rows)
-            try:
-                # In a thread, so that requests are read and answered meanwhile.
-                scores = await asyncio.to_thread(self._score, jobs)
-            except Exception as error:  # told to those who wait; the next are served
-                for job in jobs:
-                    if not job.scores.done():
-                        job.scores.set_exception(error)
-                continue
-            start = 0
-            for job in jobs:
-                stop = start + len(job.rows)
-                if not job.scores.done():  # a client that left cancels its future
-                    job.scores.set_result(scores[start:stop])
-                start = stop
-
-    def _score(self, jobs: Sequence[_Job]) -> np.ndarray:
-        encoded = Encoded(
-            np.concatenate([job.rows.categorical for job in jobs]),
-            np.concatenate([job.rows.numerical for job in jobs]),
-        )
-        return self._predictor.predict_each(
-            encoded, np.concatenate([job.preferences for job in jobs])
-        )
-
-
-def create_app(predictor: Predictor, max_rows: int = 1024) -> Starlette:
+def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
     """The application, for any ASGI server.
 
     Args:
       predictor: A model.
-      max_rows: Rows that one request may hold.
+      limits: What the server takes; None for the defaults.
     """
-    registry = CollectorRegistry()
-    requests = Counter("hyperrec_requests", "Requests to /predict", ["status"], registry=registry)
-    scored = Counter("hyperrec_rows", "Rows scored", registry=registry)
-    seconds = Histogram("hyperrec_request_seconds", "Time to answer", registry=registry)
-    batch_rows = Histogram(
-        "hyperrec_batch_rows", "Rows a call of the model", buckets=ROW_BUCKETS, registry=registry
-    )
+    limits = limits or Limits()
+    measures = Measures(predictor.preprocess.schema)
+    bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
+    measures.body_bytes.set_function(lambda: bodies.held)
+    columns = list(predictor.preprocess.column_types())
+    in_flight = 0  # requests without an answer yet
+    received = 0  # those of them whose body is here
+    measures.in_flight.set_function(lambda: in_flight)
+    # A pool of its own, so that large bodies never keep the model waiting for a thread.
+    decoders = ThreadPoolExecutor(DECODING_THREADS, "hyperrec-decode")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(_warm_up, predictor)
-        app.state.batcher = Batcher(predictor, batch_rows)
-        worker = asyncio.create_task(app.state.batcher.run())
+        batcher = app.state.batcher = Batcher(predictor, measures.batch_rows.observe)
+        measures.rows_waiting.set_function(lambda: batcher.queued)
+        tasks = [asyncio.create_task(work) for work in (batcher.run(), _watch_loop(measures))]
         yield
-        worker.cancel()
+        for task in tasks:
+            task.cancel()
+        decoders.shutdown(wait=False, cancel_futures=True)
+
+    def decode(body: bytearray) -> tuple[Encoded, np.ndarray]:
+        rows, preference = decode_request(body, columns, limits.max_rows)
+        return predictor.preprocess(rows), _preference(preference, predictor)
+
+    async def decoded(body: bytearray) -> tuple[Encoded, np.ndarray]:
+        try:
+            if len(body) <= SMALL_BODY_BYTES:
+                return decode(body)
+            return await asyncio.get_running_loop().run_in_executor(decoders, decode, body)
+        finally:
+            bodies.release(body)
+
+    async def answer(request: Request) -> Response:
+        nonlocal received
+        # Slow uploads count by their bytes and their time only: they keep nobody else out.
+        body = await bodies.read(request)
+        received += 1
+        try:
+            if received > limits.max_in_flight:
+                raise Refused(503, "too many requests are being served; try again in a second")
+            rows, preference = await decoded(body)
+            scores = await request.app.state.batcher.score(rows, preference)
+        finally:
+            received -= 1
+            bodies.release(body)
+        require_finite(scores, "rows")
+        measures.scored(rows)
+        return JSONResponse({"tasks": predictor.tasks, "scores": scores.tolist()})
 
     async def predict(request: Request) -> Response:
-        start = time.perf_counter()
+        nonlocal in_flight
+        # Where the server says when the head arrived, what the request waited for since counts.
+        start = getattr(request.state, "arrived", None) or time.perf_counter()
+        in_flight += 1
         try:
-            rows, preference = _parse(await _body(request), predictor, max_rows)
-            scores = await request.app.state.batcher.score(rows, preference)
-            scored.inc(len(scores))
-            response = JSONResponse({"tasks": predictor.tasks, "scores": scores.tolist()})
-        except _Refused as refusal:
-            status, why = refusal.args
-            response = JSONResponse({"error": why}, status)
+            response = await answer(request)
+        except Refused as refusal:
+            response = _refusal(refusal.status, str(refusal), refusal.close)
         except UserError as error:
-            response = JSONResponse({"error": str(error)}, 422)
-        requests.labels(response.status_code).inc()
-        seconds.observe(time.perf_counter() - start)
+            response = _refusal(400, str(error))
+        except asyncio.CancelledError:  # the limit of a graceful end
+            response = _refusal(503, "the server is stopping; send the request again", True)
+        except Exception:
+            _LOGGER.exception("POST /predict failed")
+            response = _refusal(500, "the server failed to answer; its log says why")
+        finally:
+            in_flight -= 1
+        measures.requests.labels(response.status_code).inc()
+        measures.seconds.observe(time.perf_counter() - start)
         return response
 
     async def healthz(request: Request) -> Response:
+        stopping = getattr(request.app.state, "stopping", False)
         return JSONResponse(
             {
-                "status": "ok",
+                "status": "stopping" if stopping else "ok",
                 "tasks": predictor.tasks,
-                "columns": list(predictor.preprocess.column_types()),
+                "columns": columns,
                 "takes_preference": predictor.conditioned,
                 "version": predictor.versions["hyperrec_jax"],
-            }
+            },
+            503 if stopping else 200,
         )
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(measures.text(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
         routes=[
@@ -155,6 +137,21 @@ def create_app(predictor: Predictor, max_rows: int = 1024) -> Starlette:
         ],
         lifespan=lifespan,
     )
+
+
+def _refusal(status: int, why: str, close: bool = False) -> Response:
+    headers = {"Connection": "close"} if close else {}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return JSONResponse({"error": why}, status, headers)
+
+
+async def _watch_loop(measures: Measures) -> None:
+    """Measures how late the event loop is, as long as it runs."""
+    while True:
+        due = time.perf_counter() + LOOP_TICK_SECONDS
+        await asyncio.sleep(LOOP_TICK_SECONDS)
+        measures.loop_seconds.observe(max(0.0, time.perf_counter() - due))
 
 
 def _warm_up(predictor: Predictor) -> None:
@@ -170,45 +167,14 @@ def _warm_up(predictor: Predictor) -> None:
         )
 
 
-async def _body(request: Request) -> bytes:
-    body, size = bytearray(), 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            # Beyond the limit it is read all the same, but not kept: a client that is cut off
-            # while it sends mostly never reads the answer.
-            if size <= MAX_BODY_BYTES:
-                body += chunk
-    except ClientDisconnect:
-        raise _Refused(400, "the client left before the end of the body") from None
-    if size > MAX_BODY_BYTES:
-        raise _Refused(413, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
-    return bytes(body)
-
-
-def _parse(body: bytes, predictor: Predictor, max_rows: int) -> tuple[Encoded, np.ndarray]:
-    """The encoded rows and the preference `[task]` of a request."""
-    try:
-        values: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _Refused(400, "the body is not JSON") from None
-    if not isinstance(values, dict) or not isinstance(values.get("rows"), list):
-        raise _Refused(422, 'the body must be {"rows": [{...}, ...], "preference": [...]}')
-    unknown = sorted(values.keys() - {"rows", "preference"})
-    if unknown:
-        raise _Refused(422, f"unknown key {unknown[0]!r}; there are rows and preference")
-    if not values["rows"]:
-        raise _Refused(422, "rows: empty; give at least one")
-    if len(values["rows"]) > max_rows:
-        raise _Refused(413, f"rows: {len(values['rows'])}, and a request may have {max_rows}")
-    return predictor.preprocess(values["rows"]), _preference(values.get("preference"), predictor)
-
-
 def _preference(value: Any, predictor: Predictor) -> np.ndarray:
+    """The preference `[task]` of a request."""
     if isinstance(value, dict):
         if set(value) != set(predictor.tasks):
-            raise _Refused(422, f"preference: give a weight for each of {predictor.tasks}")
+            raise Refused(400, f"preference: give a weight for each of {predictor.tasks}")
         value = [value[task] for task in predictor.tasks]
-    if isinstance(value, list) and any(isinstance(weight, bool | list | str) for weight in value):
-        raise _Refused(422, "preference: weights are numbers")
+    if isinstance(value, list) and any(
+        not isinstance(weight, int | float) or isinstance(weight, bool) for weight in value
+    ):
+        raise Refused(400, "preference: weights are numbers")
     return predictor.rays(value)

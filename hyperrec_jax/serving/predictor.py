@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.sampling import normalise
 from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
+from hyperrec_jax.serving.refusal import shown
 
 ROW_BUCKETS = (8, 32, 128, 512, 2048)
 """Rows a call of the compiled model: a chunk is padded to one of these, so that no more than so
@@ -57,10 +58,12 @@ class Predictor:
           float32 `[row, task]`, or `[ray, row, task]` where several preferences are given.
 
         Raises:
-          UserError: rows or preference are not as the model needs them.
+          UserError: rows or preference are not as the model needs them, or numbers are so far
+            from those of training that the model's answer is not finite.
         """
         rays = self.rays(preference)
         probabilities = self.predict_encoded(self.preprocess(rows), np.atleast_2d(rays))
+        require_finite(probabilities, "rows")
         return probabilities[0] if rays.ndim == 1 else probabilities
 
     def rays(self, preference: ArrayLike | None, where: str = "preference") -> np.ndarray:
@@ -74,7 +77,11 @@ class Predictor:
         try:
             weights = np.asarray(preference, np.float64)
         except (TypeError, ValueError):
-            raise UserError(f"{where}: {preference!r} is not a list of numbers") from None
+            raise UserError(f"{where}: {shown(preference)} is not a list of numbers") from None
+        except OverflowError:
+            raise UserError(
+                f"{where}: a weight is too large; weights are relative, such as 3 and 7"
+            ) from None
         if weights.ndim not in (1, 2) or not weights.size:
             raise UserError(f"{where}: give one number a task, such as 0.3,0.7")
         return normalise(weights, len(self.tasks), where).astype(np.float32)
@@ -100,6 +107,26 @@ class Predictor:
             logits = np.asarray(self.each(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
             result[rows] = _sigmoid(logits[: rows.stop - rows.start])
         return result
+
+
+def require_finite(predictions: np.ndarray, where: str, first: int = 0) -> None:
+    """Refuses predictions that are no numbers.
+
+    Args:
+      predictions: `[..., row, task]`.
+      where: What the rows are, for the message.
+      first: Number of the first row, for the message.
+
+    Raises:
+      UserError: a prediction is NaN or infinite.
+    """
+    fine = np.isfinite(predictions).all(axis=-1)
+    fine = fine.reshape(-1, fine.shape[-1]).all(axis=0)
+    if not fine.all():
+        raise UserError(
+            f"{where}: row {first + int(np.argmin(fine)) + 1}: the model's answer is not a finite "
+            "number; numbers of this row are too far from those of training"
+        )
 
 
 def _chunks(total: int, size: int) -> list[slice]:

@@ -257,6 +257,12 @@ def _columns(
 def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Array:
     try:
         return pa.array(values)
+    except UnicodeEncodeError:
+        odd = next(row for row, value in enumerate(values) if not _agree([value]))
+        raise UserError(
+            f"{where}: row {first + odd + 1}, column {name!r}: {shortened(values[odd])} is not "
+            "valid text: a half of a surrogate pair stands alone"
+        ) from None
     except _NOT_OF_ONE_TYPE:
         if all(map(_is_number, values)):
             # Together too large for any one type of Arrow: their exact digits.

@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import polars as pl
 import pytest
-import uvicorn
 
 import hyperrec_jax
 from benchmarks import serve_load
-from hyperrec_jax.serving import http
+from hyperrec_jax.serving import batching, http
+from hyperrec_jax.serving.limits import Limits
+from hyperrec_jax.serving.listen import Server
 from tests.conftest import ROOT
 
 
@@ -47,7 +48,8 @@ class Client:
     def __init__(self, app):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = "http://127.0.0.1:{1}".format(*self._listener.getsockname())
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        limits = Limits(drain_seconds=0, graceful_seconds=5)
+        self._server = Server(app, limits, log_level="critical")
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
 
     def __enter__(self):
@@ -70,11 +72,12 @@ class Client:
             with error:
                 return Answer(error.code, error.read().decode())
 
-    def send_head(self, length):
-        """A connection on which `length` bytes of a request to /predict are announced."""
+    def send_head(self, length, more=""):
+        """A connection on which `length` bytes of a request to /predict are announced, or chunks
+        where it is None."""
         connection = socket.create_connection(self._listener.getsockname())
-        head = f"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"
-        connection.sendall(head.encode())
+        size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+        connection.sendall(f"POST /predict HTTP/1.1\r\nHost: test\r\n{size}\r\n{more}\r\n".encode())
         return connection
 
     def predict(self, rows, preference=None):
@@ -83,7 +86,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(predictor):
-    with Client(http.create_app(predictor, max_rows=50)) as client:
+    with Client(http.create_app(predictor, Limits(max_rows=50))) as client:
         yield client
 
 
@@ -126,23 +129,27 @@ def test_requests_at_once_get_their_own_rows_under_their_own_preference(client, 
     [
         ("{", 400, "not JSON"),
         ("[" * 100_000, 400, "not JSON"),
-        ("[]", 422, "the body must be"),
-        ('{"rows": 3}', 422, "the body must be"),
-        ('{"rows": []}', 422, "rows: empty"),
-        ('{"rows": [1]}', 422, "a list with a dictionary a row"),
-        ('{"rows": [{}]}', 422, "row 1 lacks column 'country'"),
-        ('{"rows": [ROW], "prefrence": [1, 1]}', 422, "unknown key 'prefrence'"),
-        ('{"rows": [ROW], "preference": [1]}', 422, "1 weights for 2 tasks"),
-        ('{"rows": [ROW], "preference": [-1, 2]}', 422, "negative"),
-        ('{"rows": [ROW], "preference": [0, 0]}', 422, "all weights are zero"),
-        ('{"rows": [ROW], "preference": [NaN, 1]}', 422, "not a finite number"),
-        ('{"rows": [ROW], "preference": [[1, 0], [0, 1]]}', 422, "weights are numbers"),
-        ('{"rows": [ROW], "preference": {"click": 1}}', 422, "a weight for each of"),
-        ('{"rows": [ROW], "preference": "much"}', 422, "not a list of numbers"),
-        ('{"rows": [ROW], "preference": []}', 422, "one number a task"),
-        ('{"rows": [{"country": "c1", "item": "1", "price": NaN, "age": 1}]}', 422, "'price'"),
-        ('{"rows": [{"country": "c1", "item": [1], "price": 1, "age": 1}]}', 422, "'item'"),
-        ('{"rows": [' + ", ".join(["ROW"] * 51) + "]}", 413, "a request may have 50"),
+        ("[]", 400, "the body must be"),
+        ('{"rows": 3}', 400, "the body must be"),
+        ('{"rows": []}', 400, "rows: empty"),
+        ('{"rows": [1]}', 400, "row 1: 1 is not an object"),
+        ('{"rows": [{}]}', 400, "row 1 lacks column 'country'"),
+        ('{"rows": [ROW], "prefrence": [1, 1]}', 400, "unknown key 'prefrence'"),
+        ('{"rows": [ROW], "preference": [1]}', 400, "1 weights for 2 tasks"),
+        ('{"rows": [ROW], "preference": [-1, 2]}', 400, "negative"),
+        ('{"rows": [ROW], "preference": [0, 0]}', 400, "all weights are zero"),
+        ('{"rows": [ROW], "preference": [NaN, 1]}', 400, "NaN is no number of JSON"),
+        ('{"rows": [ROW], "preference": [[1, 0], [0, 1]]}', 400, "weights are numbers"),
+        ('{"rows": [ROW], "preference": {"click": 1}}', 400, "a weight for each of"),
+        ('{"rows": [ROW], "preference": "much"}', 400, "not a list of numbers"),
+        ('{"rows": [ROW], "preference": []}', 400, "one number a task"),
+        (
+            '{"rows": [{"country": "c1", "item": "1", "price": NaN, "age": 1}]}',
+            400,
+            "not JSON (NaN",
+        ),
+        ('{"rows": [{"country": "c1", "item": [1], "price": 1, "age": 1}]}', 400, "'item'"),
+        ('{"rows": [' + ", ".join(["ROW"] * 51) + "]}", 413, "more than the 50 that"),
         (" " * (64 << 20), 413, "larger than 8 MiB"),
     ],
 )
@@ -183,13 +190,13 @@ def test_health_and_metrics(client, rows):
 def test_a_failing_model_does_not_stop_the_server(predictor, rows, monkeypatch):
     with Client(http.create_app(predictor)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(http.Batcher, "_score", lambda self, jobs: 1 / 0)
+            patch.setattr(batching.Batcher, "_score", lambda self, jobs: 1 / 0)
             assert client.predict(rows[:2]).status == 500
         assert client.predict(rows[:2]).status == 200
 
 
 def test_too_many_waiting_rows_are_refused(predictor, rows, monkeypatch):
-    monkeypatch.setattr(http, "MAX_QUEUED_ROWS", 5)
+    monkeypatch.setattr(batching, "MAX_QUEUED_ROWS", 5)
     with Client(http.create_app(predictor)) as client:
         answer = client.predict(rows[:6])
         assert answer.status == 503

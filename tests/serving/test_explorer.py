@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from hyperrec_jax.commands import explore
 from hyperrec_jax.commands.suggest import suggest_preference
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
@@ -124,6 +126,73 @@ def test_the_page_shows_its_numbers_in_a_browser(client, explorer, browser, tmp_
     for value in (*equal["auc"], *equal["log_loss"], *equal["list"][0]["probabilities"]):
         assert f"<td>{value:.4f}</td>" in result.stdout
     assert result.stdout.count("<circle") == 6
+
+
+FAILING = """
+let calls = 0;
+const events = [], made = {}, answers = [
+  () => Promise.reject(new TypeError("fetch failed")),
+  () => Promise.resolve(new Response("Internal Server Error", {status: 500})),
+  () => Promise.resolve(new Response('{"error": "no search 7"}', {status: 422})),
+  () => Promise.resolve(new Response('{"list": []}')),  // not what the page can draw
+  () => Promise.resolve(new Response(GOOD)),
+];
+const fetch = () => answers[calls++]();
+class Node {}
+const fake = () => new Proxy({value: "500"}, {get: (target, key) => target[key] ?? (
+  key === "addEventListener" ? (name, handler) => events.push([name, handler]) :
+  ["append", "setAttribute", "replaceChildren", "forEach"].includes(key) ? () => {} : undefined)});
+const document = {
+  querySelector: selector => made[selector] ??= fake(), querySelectorAll: fake,
+  createElement: fake, createElementNS: fake,
+};
+"""
+
+
+def test_the_page_goes_on_after_failed_requests(client, explorer, tmp_path):
+    """The page's own script, with a document that takes everything and a network that fails."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node.js here; install it to run this test")
+    page = client.get("/").text
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    good = json.dumps(client.get("/at?preference=1,1").text)
+    end = """
+    (async () => {
+      process.on("unhandledRejection", () => {});
+      const wait = () => new Promise(done => setTimeout(done, 20));
+      const update = events.find(([name]) => name === "input")[1];
+      const told = [];
+      for (let i = 0; i < answers.length; i++) {
+        if (i) update().catch(() => {});
+        await wait();
+        told.push([calls, made["#error"].textContent]);
+      }
+      console.log(JSON.stringify(told));
+    })();"""
+    (tmp_path / "page.js").write_text(FAILING.replace("GOOD", good) + script + end)
+    result = subprocess.run(
+        [node, tmp_path / "page.js"], capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(result.stdout) == [
+        [1, "No answer (fetch failed): is the server still running?"],
+        [2, "status 500"],
+        [3, "no search 7"],
+        [4, ""],
+        [5, ""],
+    ], result.stderr
+
+
+def test_a_long_mistake_is_not_repeated_whole(client):
+    for path in ("/at?preference=", "/at?preference=1,1&search=", "/suggest?goal="):
+        answer = client.get(path + "x" * 5000)
+        assert answer.status == 422
+        assert len(json.loads(answer.text)["error"]) <= 300
+
+
+def test_no_rows_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--rows 0: give 1 or more"):
+        explore.main(["--workdir", str(tmp_path), "--rows", "0"])
 
 
 def test_a_model_without_preference_is_refused(trained, preprocess, small_store):

@@ -13,6 +13,9 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.sampling import normalise
 from hyperrec_jax.serving.explorer.answers import Explorer
 
+MESSAGE = 300
+"""Characters of a message: what a user typed is not repeated without an end."""
+
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'"
@@ -46,14 +49,14 @@ def create_app(explorer: Explorer) -> Starlette:
             search = int(request.query_params.get("search", "0"))
             return JSONResponse(explorer.at(ray, search))
         except (UserError, ValueError) as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return JSONResponse({"error": str(error)[:MESSAGE]}, 422)
 
     def suggest(request: Request) -> Response:
         try:
             goal = request.query_params.get("goal", "")
             return JSONResponse({"preference": suggest_preference(front, goal).preference.tolist()})
         except UserError as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return JSONResponse({"error": str(error)[:MESSAGE]}, 422)
 
     return Starlette(
         routes=[Route("/", index), Route("/at", at), Route("/suggest", suggest)],
@@ -179,22 +182,36 @@ function show(answer) {
     }));
 }
 
+async function ask(path) {  // what fails is told, and the page goes on with the next request
+  try {
+    const response = await fetch(path);
+    const answer = await response.json().catch(() => ({error: `status ${response.status}`}));
+    if (!response.ok && !answer.error) answer.error = `status ${response.status}`;
+    return answer.error ? {error: answer.error} : answer;
+  } catch (error) {
+    return {error: `No answer (${error.message}): is the server still running?`};
+  }
+}
+
 let busy = false, again = false;
 async function update() {  // one request at a time; the last position of the sliders wins
   if (busy) { again = true; return; }
   busy = true;
-  do {
-    again = false;
-    const preference = sliders.map(slider => slider.value);
-    const query = new URLSearchParams({preference, search: $("#search").value});
-    show(await (await fetch(`at?${query}`)).json());
-  } while (again);
-  busy = false;
+  try {
+    do {
+      again = false;
+      const preference = sliders.map(slider => slider.value);
+      const query = new URLSearchParams({preference, search: $("#search").value});
+      show(await ask(`at?${query}`));
+    } while (again);
+  } finally {
+    busy = false;
+  }
 }
 $("#goal").addEventListener("submit", async event => {
   event.preventDefault();
   const query = new URLSearchParams({goal: $("#goal input").value});
-  const answer = await (await fetch(`suggest?${query}`)).json();
+  const answer = await ask(`suggest?${query}`);
   if (answer.error) { show(answer); return; }
   answer.preference.forEach((weight, i) => sliders[i].value = 1000 * weight);
   update();

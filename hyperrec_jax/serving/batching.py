@@ -1,0 +1,87 @@
+"""Scores the rows of many requests in one call of the model."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hyperrec_jax.serving.limits import MAX_QUEUED_ROWS
+from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor
+from hyperrec_jax.serving.preprocess import Encoded
+from hyperrec_jax.serving.refusal import Refused
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    rows: Encoded
+    preferences: np.ndarray
+    scores: asyncio.Future[np.ndarray]
+
+
+class Batcher:
+    """Scores the jobs of many requests in one call of the model, one call at a time.
+
+    Attributes:
+      queued: Rows that wait for the next call.
+    """
+
+    def __init__(self, predictor: Predictor, observe: Callable[[float], None]) -> None:
+        """Made inside of the event loop that it works in.
+
+        Args:
+          predictor: The model.
+          observe: Told the number of rows of each call.
+        """
+        self.queued = 0
+        self._predictor = predictor
+        self._observe = observe
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+
+    async def score(self, rows: Encoded, preference: np.ndarray) -> np.ndarray:
+        """Predictions `[row, task]` under one preference `[task]`.
+
+        Raises:
+          Refused: too many rows are waiting.
+        """
+        if self.queued + len(rows) > MAX_QUEUED_ROWS:
+            raise Refused(503, "too many rows are waiting; try again in a second")
+        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        preferences = np.repeat(preference[None], len(rows), axis=0)
+        self.queued += len(rows)
+        self._jobs.put_nowait(_Job(rows, preferences, future))
+        return await future
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            jobs = [await self._jobs.get()]
+            rows = len(jobs[0].rows)
+            while not self._jobs.empty() and rows < ROW_BUCKETS[-1]:
+                jobs.append(self._jobs.get_nowait())
+                rows += len(jobs[-1].rows)
+            self.queued -= rows
+            self._observe(rows)
+            try:
+                # In a thread, so that requests are read and answered meanwhile.
+                scores = await asyncio.to_thread(self._score, jobs)
+            except Exception as error:  # told to those who wait; the next are served
+                for job in jobs:
+                    if not job.scores.done():
+                        job.scores.set_exception(error)
+                continue
+            start = 0
+            for job in jobs:
+                stop = start + len(job.rows)
+                if not job.scores.done():  # a request that was cancelled cancels its future
+                    job.scores.set_result(scores[start:stop])
+                start = stop
+
+    def _score(self, jobs: Sequence[_Job]) -> np.ndarray:
+        encoded = Encoded(
+            np.concatenate([job.rows.categorical for job in jobs]),
+            np.concatenate([job.rows.numerical for job in jobs]),
+        )
+        return self._predictor.predict_each(
+            encoded, np.concatenate([job.preferences for job in jobs])
+        )

@@ -1,0 +1,163 @@
+"""The JSON of a request, piece by piece.
+
+Python's decoder holds the interpreter's lock while it decodes a text, whatever thread it is in:
+one text of 8 MiB would stop the whole server, `/healthz` included, for a second. So each row is
+decoded by itself, no row may be longer than `MAX_ROW_CHARACTERS`, of each row only the columns that
+the model reads are kept, and what comes after the last row that a request may have is not read.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from hyperrec_jax.serving.refusal import Refused, shown
+
+MAX_ROW_CHARACTERS = 1 << 18
+_FIRST_TRY = 1 << 12
+_SPACE = re.compile(r"[ \t\n\r]*")
+_KEYS = ("rows", "preference")
+_FORM = 'the body must be {"rows": [{...}, ...], "preference": [...]}'
+
+
+def decode_request(
+    body: bytes | bytearray, columns: Sequence[str], max_rows: int
+) -> tuple[list[dict[str, Any]], Any]:
+    """The rows and the preference in the body of a request.
+
+    Args:
+      body: JSON in UTF-8, `{"rows": [{...}, ...], "preference": ...}`.
+      columns: The columns of the rows that are kept.
+      max_rows: Rows that the body may have.
+
+    Returns:
+      The rows, one dictionary each, in which every column is text, a number, a boolean or None;
+      and the preference as it is, None where there is none.
+
+    Raises:
+      Refused: the body is not that.
+    """
+    try:
+        text = _Text(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"the body is not UTF-8 (byte {error.start + 1})") from None
+    found: dict[str, Any] = {}
+    if not text.skip("{"):
+        text.value()  # what is not even JSON is called so
+        raise Refused(400, _FORM)
+    for key in _keys(text):
+        if key not in _KEYS:
+            raise Refused(400, f"unknown key {shown(key)}; there are rows and preference")
+        if key in found:
+            raise Refused(400, f"{key}: given twice")
+        found[key] = _rows(text, columns, max_rows) if key == "rows" else text.value()
+    text.end()
+    if "rows" not in found:
+        raise Refused(400, _FORM)
+    return found["rows"], found.get("preference")
+
+
+def _keys(text: "_Text") -> Iterator[Any]:
+    """The keys of the object that has begun; the caller reads the value of each."""
+    if text.skip("}"):
+        return
+    while True:
+        key = text.value()
+        if not isinstance(key, str) or not text.skip(":"):
+            text.fail('expecting "key": value')
+        yield key
+        if text.skip("}"):
+            return
+        if not text.skip(","):
+            text.fail("expecting , or }")
+
+
+def _rows(text: "_Text", columns: Sequence[str], max_rows: int) -> list[dict[str, Any]]:
+    if not text.skip("["):
+        text.value()
+        raise Refused(400, _FORM)
+    if text.skip("]"):
+        raise Refused(400, "rows: empty; give at least one")
+    rows: list[dict[str, Any]] = []
+    while True:
+        if len(rows) == max_rows:
+            raise Refused(413, f"rows: more than the {max_rows} that a request may have")
+        row = text.value(f"row {len(rows) + 1}")
+        if not isinstance(row, dict):
+            raise Refused(
+                400, f"rows: row {len(rows) + 1}: {shown(row)} is not an object, {{column: value}}"
+            )
+        kept = {name: row[name] for name in columns if name in row}
+        for name, value in kept.items():
+            if isinstance(value, list | dict):
+                raise Refused(
+                    400,
+                    f"rows: row {len(rows) + 1}, column {name!r}: {shown(value)} is neither text "
+                    "nor a number",
+                )
+        rows.append(kept)
+        if text.skip("]"):
+            return rows
+        if not text.skip(","):
+            text.fail("expecting , or ]")
+
+
+class _Text:
+    """A JSON text, read from its beginning on."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._move(0)
+
+    def skip(self, token: str) -> bool:
+        """Whether a token comes next; it is passed then."""
+        if not self._text.startswith(token, self._at):
+            return False
+        self._move(self._at + len(token))
+        return True
+
+    def value(self, what: str = "a part of it") -> Any:
+        """The value that comes next; `what` it is, for the message about one that is too long."""
+        for size in (_FIRST_TRY, MAX_ROW_CHARACTERS):
+            piece = self._text[self._at : self._at + size]
+            whole = self._at + size >= len(self._text)
+            try:
+                value, end = _DECODER.raw_decode(piece)
+            except json.JSONDecodeError as error:
+                if whole:
+                    self.fail(error.msg, error.pos)
+            except RecursionError:
+                raise Refused(
+                    400, "the body is not JSON that can be read: it is nested too deeply"
+                ) from None
+            except ValueError as error:  # NaN, or an integer of thousands of digits
+                self.fail(str(error).partition(";")[0])
+            else:
+                # Of a number the piece may have a part only.
+                if whole or end < len(piece) or piece[-1] in '"]}':
+                    self._move(self._at + end)
+                    return value
+        raise Refused(
+            400,
+            f"the body is not JSON, or {what} is longer than {MAX_ROW_CHARACTERS:,} characters",
+        )
+
+    def end(self) -> None:
+        if self._at < len(self._text):
+            self.fail("expecting the end")
+
+    def fail(self, why: str, further: int = 0) -> NoReturn:
+        raise Refused(400, f"the body is not JSON ({why}, at character {self._at + further + 1:,})")
+
+    def _move(self, at: int) -> None:
+        match = _SPACE.match(self._text, at)
+        assert match is not None
+        self._at = match.end()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON; null stands for a missing one")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

@@ -1,0 +1,124 @@
+"""What the server counts, for Prometheus, and its warning about values that training never saw."""
+
+import logging
+from collections import deque
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+from hyperrec_jax.data.checks import HIGH_UNSEEN_SHARE, unseen_warnings
+from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.serving.predictor import ROW_BUCKETS
+from hyperrec_jax.serving.preprocess import Encoded
+
+UNSEEN_ROWS = 1000
+"""The share of unseen values is that of the last so many rows, at least."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class UnseenShares:
+    """For each categorical field, the share of values that training never saw, in recent rows."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._recent: deque[tuple[int, np.ndarray]] = deque()
+        self._rows = 0
+        self._counts = np.zeros(len(schema.categorical), np.int64)
+        self._high = np.zeros(len(schema.categorical), bool)
+
+    def add(self, rows: Encoded) -> np.ndarray:
+        """Takes note of rows, and warns of a field whose share has become high.
+
+        Returns:
+          The shares `[field]` in the last rows, these included.
+        """
+        self._recent.append((len(rows), rows.unseen))
+        self._rows += len(rows)
+        self._counts += rows.unseen
+        while self._rows - self._recent[0][0] >= UNSEEN_ROWS:
+            gone, counts = self._recent.popleft()
+            self._rows -= gone
+            self._counts -= counts
+        shares = self._counts / self._rows
+        if self._rows >= UNSEEN_ROWS:
+            high = shares >= HIGH_UNSEEN_SHARE
+            # Once, until the share has been low again.
+            new = np.where(high & ~self._high, self._counts, 0)
+            for line in unseen_warnings(self._schema, new.tolist(), self._rows, "POST /predict"):
+                _LOGGER.warning("%s", line)
+            self._high = high
+        return shares
+
+
+class Measures:
+    """The server's counters, histograms and gauges."""
+
+    def __init__(self, schema: Schema) -> None:
+        """All at zero, for rows of a schema."""
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.requests = Counter(
+            "hyperrec_requests", "Requests to /predict", ["status"], registry=registry
+        )
+        self.rows = Counter("hyperrec_rows", "Rows scored", registry=registry)
+        self.seconds = Histogram(
+            "hyperrec_request_seconds",
+            "From the arrival of a request's head at the server to its answer, waiting included",
+            registry=registry,
+        )
+        self.loop_seconds = Histogram(
+            "hyperrec_loop_wait_seconds",
+            "How late the event loop got to a task that was due: what a new request waits",
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "hyperrec_batch_rows", "Rows in a call of the model", buckets=ROW_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "hyperrec_requests_in_flight", "Requests to /predict without an answer yet",
+            registry=registry,
+        )  # fmt: skip
+        self.rows_waiting = Gauge(
+            "hyperrec_rows_waiting", "Rows that wait for the model", registry=registry
+        )
+        self.body_bytes = Gauge(
+            "hyperrec_body_bytes", "Bytes of bodies that are held", registry=registry
+        )
+        self._unseen = Counter(
+            "hyperrec_unseen_values",
+            "Values of scored rows that training never saw",
+            ["field"],
+            registry=registry,
+        )
+        self._share = Gauge(
+            "hyperrec_unseen_share",
+            f"Share of values that training never saw, of the last {UNSEEN_ROWS} rows",
+            ["field"],
+            registry=registry,
+        )
+        self._fields = [field.name for field in schema.categorical]
+        self._shares = UnseenShares(schema)
+        for field in self._fields:  # there from the beginning, at zero
+            self._unseen.labels(field)
+            self._share.labels(field)
+
+    def scored(self, rows: Encoded) -> None:
+        """Counts scored rows, one or more, and what of them training never saw."""
+        self.rows.inc(len(rows))
+        shares = self._shares.add(rows)
+        for field, count, share in zip(self._fields, rows.unseen, shares, strict=True):
+            self._unseen.labels(field).inc(int(count))
+            self._share.labels(field).set(float(share))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)
