@@ -8,7 +8,8 @@ all that does not depend on the preference, `decode` the logits.
 from flax.typing import Array
 
 from hyperrec_jax.models import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import Linear, to_logits
+from hyperrec_jax.models.banks import Linear
+from hyperrec_jax.models.logits import to_logits
 
 
 @register("wide_and_deep")

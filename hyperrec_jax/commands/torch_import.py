@@ -20,7 +20,7 @@ from hyperrec_jax.config.run import Config
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.base import MultiTaskModel
-from hyperrec_jax.models.layers import table_rows
+from hyperrec_jax.parallel.tables import table_rows
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import first_state, state_template

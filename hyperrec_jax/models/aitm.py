@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
+from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import Linear, to_logits
+from hyperrec_jax.models.logits import to_logits
 
 
 @register("aitm")

@@ -12,14 +12,9 @@ import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.models.layers import (
-    Bank,
-    EmbeddedFeatures,
-    FeatureEmbedding,
-    Fold,
-    Layout,
-    Norm,
-)
+from hyperrec_jax.models.banks import Bank, Layout
+from hyperrec_jax.models.features import EmbeddedFeatures, FeatureEmbedding, Fold
+from hyperrec_jax.models.norms import Norm
 
 Batch = Mapping[str, Array]
 
@@ -40,10 +35,10 @@ class MultiTaskModel(nn.Module):
       embedding_dim: Width of an embedded field.
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
       tower_widths: Layer widths of a task's tower, before its one logit.
-      dropout: Rate after every hidden layer, in [0, 1).
-      norm: Normalisation of hidden layers: over the batch, each ray apart (`batch`) or all rays
-        together (`pooled`), or over the layer.
-      compute_dtype: Of activations and products; parameters stay float32.
+      dropout: Dropout rate after every hidden layer, in [0, 1).
+      norm: Normalisation of hidden layers: over the batch, for each preference apart (`batch`) or
+        for all preferences together (`pooled`), or over the layer.
+      compute_dtype: Type of activations and products; parameters stay float32.
       fold: Whether low-cardinality fields are multiplied through folded tables.
       layout: How stacked networks run: in a loop (best on CPU), batched, or as the backend favours.
     """
@@ -81,8 +76,9 @@ class MultiTaskModel(nn.Module):
 
         Args:
           features: Output of `encode`.
-          preference: `[task]`, one ray for the batch; `[ray, 1, task]`, several rays, all rows
-            under each; or `[batch, task]`, a ray a row. Unconditioned models ignore it.
+          preference: `[task]`, one preference for the batch; `[preference, 1, task]`, several of
+            them, each for all rows; or `[batch, task]`, one preference per row. Unconditioned
+            models ignore it.
           train: Whether dropout and batch statistics are on.
         """
         raise NotImplementedError
@@ -112,7 +108,7 @@ class MultiTaskModel(nn.Module):
         """Fresh parameters whose first predictions are the base rates, as nearly as the model can.
 
         A rare label otherwise spends the first steps on the bias alone (Lin et al. 2017,
-        arXiv 1708.02002). Models whose towers are not a task's own override or ignore it.
+        arXiv 1708.02002). Models that share towers between tasks override or ignore it.
 
         Args:
           params: From `init`.
@@ -151,7 +147,7 @@ class MultiTaskModel(nn.Module):
         )
 
     def new_towers(self, copies: int | None = None, **options: Any) -> Bank:
-        """One tower a task (or `copies` of them), each with one output."""
+        """One tower for each task (or `copies` of them), each with one output."""
         return self.new_bank(copies or self.num_tasks, self.tower_widths, outputs=1, **options)
 
 

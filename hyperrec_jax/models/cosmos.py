@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import EmbeddedFeatures, Joined, to_logits
+from hyperrec_jax.models.features import EmbeddedFeatures, Joined
+from hyperrec_jax.models.logits import to_logits
 
 
 @register("cosmos")

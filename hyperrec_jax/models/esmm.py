@@ -7,13 +7,12 @@ import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import to_logits
-from hyperrec_jax.models.logits import product_logits
+from hyperrec_jax.models.logits import product_logits, to_logits
 
 
 @register("esmm")
 class ESMM(MultiTaskModel):
-    """Shared embedding, a network a task; a task's probability is a factor of all that follow.
+    """Shared embedding, one network for each task; a probability is a factor of all that follow.
 
     With click and conversion the two networks give pCTR and pCVR, and the model answers with the
     logits of pCTR and of pCTCVR = pCTR * pCVR, which both have labels on all impressions.

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from flax.typing import Array
 from jax import lax
 
+from hyperrec_jax.models.banks import Linear
+from hyperrec_jax.models.features import EmbeddedFeatures
 from hyperrec_jax.models.hypernetwork import GeneratedLinear
-from hyperrec_jax.models.layers import EmbeddedFeatures, Linear
 
 POWER, FLOOR = 1.5, 0.05
-"""Of anchors at the start: under softmax an expert of task `i` weighs `(r_i + FLOOR)^POWER`."""
+"""Anchors at the start: under softmax an expert of task `i` weighs `(r_i + FLOOR)^POWER`."""
 
 Activation = Literal["relu", "softmax", "top_k"]
 
@@ -89,7 +90,7 @@ class GeneratedGate(Gate):
 
 
 class PreferenceGate(Gate):
-    """Logits from the code alone, the same for all rows: more rays cost next to nothing."""
+    """Logits from the code alone, the same for all rows: more preferences cost next to nothing."""
 
     def first(self, x: EmbeddedFeatures, experts: Array, code: Array, train: bool) -> Array:
         del x, experts, train
@@ -124,14 +125,15 @@ class Anchors(nn.Module):
     """Logits `[..., 1 or batch, expert]` that tie each expert to a task.
 
     `log(1 + r / FLOOR) @ kernel`, where expert `e` begins with the logit of the task
-    `i = e mod tasks`, POWER times the logarithm. Without it all experts and all rays begin alike,
-    and where tasks conflict training ends in one compromise for every preference: no expert gains
-    from serving one task while all rays use it. Of logits that are linear in the preference softmax
-    is flat near the corners, and rays there come in an order of chance.
+    `i = e mod tasks`, POWER times the logarithm. Without it all experts and all preferences begin
+    alike, and where tasks conflict training ends in one compromise for every preference: no expert
+    gains from serving one task while all preferences use it. Of logits that are linear in the
+    preference softmax is flat near the corners, and the order of the preferences there is left to
+    chance.
 
     Attributes:
       num_experts: Number of experts.
-      dtype: Of the logits.
+      dtype: Type of the logits.
     """
 
     num_experts: int
@@ -139,15 +141,15 @@ class Anchors(nn.Module):
 
     @nn.compact
     def __call__(self, preference: Array) -> Array:
-        rays = jnp.atleast_2d(preference).astype(self.dtype)
-        num_tasks = rays.shape[-1]
+        preferences = jnp.atleast_2d(preference).astype(self.dtype)
+        num_tasks = preferences.shape[-1]
 
         def init(key: Array) -> Array:
             del key
             owners = jnp.arange(self.num_experts) % num_tasks
             return POWER * jax.nn.one_hot(owners, num_tasks, axis=0)
 
-        return jnp.log1p(rays / FLOOR) @ self.param("kernel", init).astype(self.dtype)
+        return jnp.log1p(preferences / FLOOR) @ self.param("kernel", init).astype(self.dtype)
 
 
 GATES: dict[str, type[Gate]] = {

@@ -6,15 +6,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
-from hyperrec_jax.models.layers import Features, Linear, dropout, fan_in_uniform
+from hyperrec_jax.models.banks import Linear
+from hyperrec_jax.models.dropout import dropout
+from hyperrec_jax.models.features import Features
+from hyperrec_jax.models.initialisers import fan_in_uniform
 
 
 class PreferenceNetwork(nn.Module):
     """The trunk of a hypernetwork: a preference `[..., task]` to a code `[..., 1 or batch, code]`.
 
     Attributes:
-      widths: Of the layers; ReLU between them, none after the last.
-      dtype: Of the code.
+      widths: Widths of the layers; ReLU between them, none after the last.
+      dtype: Type of the code.
     """
 
     widths: tuple[int, ...]
@@ -33,12 +36,13 @@ class PreferenceNetwork(nn.Module):
 class GeneratedLinear(nn.Module):
     """A dense layer whose kernel and bias are linear in a code.
 
-    For a code a row, which would mean a kernel a row, the order of the two products is
+    With one code per row, which would mean one kernel per row, the order of the two products is
     exchanged: `x @ (h . K + b)` is computed as `h . (x @ K) + x @ b`.
 
     Attributes:
       features: Outputs.
-      rate: Dropout of the generated parameters; one draw a batch, shared by all its rays.
+      rate: Dropout of the generated parameters; one draw per batch, shared by all its
+        preferences.
       dtype: Of activations and products.
     """
 
@@ -77,7 +81,7 @@ class GeneratedVector(nn.Module):
       widths: Layers of the trunk.
       chunk_size: Where the vector is longer, the trunk also reads a learned embedding of the
         chunk and gives the vector chunk by chunk, all through one last layer.
-      dtype: Of the vector.
+      dtype: Type of the vector.
     """
 
     size: int
@@ -90,7 +94,7 @@ class GeneratedVector(nn.Module):
         """Codes `[..., chunk, code]` of preferences `[..., task]`, and what makes them vectors.
 
         The second step, `[..., chunk, code]` to `[..., size]`, is a pure function of its own, so
-        that a caller with a preference a row need not hold all vectors at once.
+        that a caller with one preference per row need not hold all vectors at once.
         """
         chunks = -(-self.size // self.chunk_size)
         length = -(-self.size // chunks)

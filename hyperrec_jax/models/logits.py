@@ -1,8 +1,14 @@
-"""Probabilities as logarithms and logits, without ever leaving the range of a float."""
+"""Logits: from the outputs of a bank, and as logarithms of probabilities of any size."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
+
+
+def to_logits(outputs: Array) -> Array:
+    """One output of each network of a bank, `[task, ..., batch, 1]`, as `[..., batch, task]`."""
+    logits = jnp.moveaxis(outputs[..., 0], 0, -1)
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def log_complement(log_probability: Array) -> Array:

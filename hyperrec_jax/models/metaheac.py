@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
+from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import Linear
 from hyperrec_jax.models.logits import log_complement
 from hyperrec_jax.models.mixture import mix
 
@@ -23,7 +23,7 @@ class MetaHeac(MultiTaskModel):
       num_critics: Number of critics, networks of `tower_widths` with one output.
       output: `sum` is the paper's gated sum of the critics' probabilities; `mean` is what its
         authors' code computes, the same divided by `num_critics`, which caps a probability there.
-      inner_learning_rate: Of the gradient step on a batch's support half.
+      inner_learning_rate: Step size of the gradient step on a batch's support half.
     """
 
     num_experts: int = 8

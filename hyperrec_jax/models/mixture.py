@@ -13,7 +13,7 @@ def mix(weights: Array, experts: Array) -> Array:
     """Weighted sum of experts: `[..., 1 or batch, expert]`, `[expert, batch, width]`.
 
     Returns `[..., batch, width]`. On a CPU the sum in a loop is several times as fast as the
-    equivalent contraction, and for several rays the contraction several times as fast as the
+    equivalent contraction, and for several preferences the contraction several times as fast as the
     sum's gradient: hence a gradient by hand.
     """
     columns = jnp.split(weights, experts.shape[0], axis=-1)
@@ -46,7 +46,7 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 
 def mix_adapted(weights: Array, experts: Array) -> Array:
-    """As `mix`, for experts `[expert, ray, batch, width]` that depend on the preference."""
+    """As `mix`, for experts `[expert, preference, batch, width]` that depend on the preference."""
     return jnp.einsum(
         "...be,e...bh->...bh",
         jnp.broadcast_to(weights, (*experts.shape[1:3], weights.shape[-1])),
@@ -59,13 +59,13 @@ class Mixture:
     """`mix(weights, experts)`, not yet computed: stands where it would in `mixture @ kernel`.
 
     Both the mixture and the product are linear, so `(sum_e g_e h_e) @ W = sum_e g_e (h_e @ W)`. The
-    right side has a product an expert instead of one a ray; the one with fewer multiplications is
-    computed.
+    right side has one product for each expert instead of one for each preference; the one with
+    fewer multiplications is computed.
 
     Attributes:
       weights: `[..., 1 or batch, expert]`.
-      experts: `[expert, batch, width]`, or `[expert, ray, batch, width]` where they depend on the
-        preference.
+      experts: `[expert, batch, width]`, or `[expert, preference, batch, width]` where they depend
+        on the preference.
     """
 
     weights: Array
@@ -79,12 +79,13 @@ class Mixture:
         """`[width, out]` to `[..., batch, out]`."""
         if self.experts.ndim > 3:  # the experts themselves depend on the preference
             return product(mix_adapted(self.weights, self.experts), kernel)
-        rays = self.weights[..., 0, 0].size
+        count = self.weights[..., 0, 0].size
         copies = len(self.experts)
         width, out = kernel.shape
-        # An exported program leaves the number of rays open.
-        if isinstance(rays, int) and (
-            copies * width * out + rays * copies * out < rays * copies * width + rays * width * out
+        # An exported program leaves the number of preferences open.
+        if isinstance(count, int) and (
+            copies * width * out + count * copies * out
+            < count * copies * width + count * width * out
         ):
             return mix(self.weights, self.experts @ kernel)
         return product(mix(self.weights, self.experts), kernel)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
 
 
 @register("mmoe")
 class MMoE(MultiTaskModel):
-    """Experts mixed by a softmax gate a task.
+    """Experts mixed by one softmax gate for each task.
 
     Attributes:
       num_experts: Number of experts.

@@ -12,7 +12,7 @@ from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.hypernetwork import GeneratedVector
 
 ROWS_AT_ONCE = 32
-"""Of a ray a row, where each row has a network of its own."""
+"""Rows computed at once with one preference per row, where each row has its own network."""
 
 
 @register("phn")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
 
 

@@ -6,11 +6,14 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.banks import Block
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
+from hyperrec_jax.models.features import EmbeddedFeatures, Joined
 from hyperrec_jax.models.gates import GATES, Activation, Anchors, activation
 from hyperrec_jax.models.hypernetwork import PreferenceNetwork
-from hyperrec_jax.models.layers import Block, EmbeddedFeatures, Joined, Norm, to_logits
+from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import Mixture
+from hyperrec_jax.models.norms import Norm
 
 
 @register("pomoe")
@@ -27,16 +30,16 @@ class PoMoE(MultiTaskModel):
       gate: What the gate reads: `features` through generated layers, the `preference` alone,
         the features with logits shifted by the preference (`additive`), or the experts' outputs
         with a query from the preference (`attention`).
-      gate_scope: One gate for all tasks, or one a task as in MMoE.
-      gate_activation: Of the gate's output.
-      gate_top_k: Experts a row keeps under `top_k`.
+      gate_scope: One gate for all tasks, or one for each task as in MMoE.
+      gate_activation: Activation of the gate's output.
+      gate_top_k: Number of experts that a row keeps under `top_k`.
       gate_depth: Layers of the gate.
       gate_hidden_relu: Whether ReLU stands between them.
       gate_anchors: Whether each expert begins as the expert of one task; see `gates.Anchors`.
-      gate_dropout: Rate on the generated parameters, one draw a batch.
+      gate_dropout: Dropout rate of the generated parameters, one draw per batch.
       expert_block: A layer after those of `bottom_widths` in each expert.
       expert_adapter: How the preference changes the experts' last layer; other than `none`, that
-        layer runs once a ray.
+        layer runs once for each preference.
       tower_adapter: How the preference changes the towers' layers.
       towers_alike: Whether all towers begin with the same parameters. Experts of different tasks
         then learn to speak to them in one direction; where their signs differ, what they share

@@ -11,8 +11,8 @@ def product(x: Any, kernel: Array) -> Array:
     """`x @ kernel`, `[..., batch, width]` by `[width, out]`, with a quick gradient.
 
     With axes before the batch, XLA takes the kernel's gradient on a CPU from transposed copies of
-    both sides; as a sum of one product a ray it needs none. (Merging the axes would do as well,
-    but not where the batch is split over devices.)
+    both sides; as a sum of one product for each preference it needs none. (Merging the axes would
+    do as well, but not where the batch is split over devices.)
     """
     if isinstance(x, jax.Array) and x.ndim > 2:
         return _product(x, kernel)

@@ -1,9 +1,9 @@
-"""Shared bottom (Caruana 1997, Multitask Learning): one representation, a tower a task."""
+"""Shared bottom (Caruana 1997, Multitask Learning): one representation, one tower for each task."""
 
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.logits import to_logits
 
 
 @register("sharedbottom")

@@ -1,9 +1,9 @@
-"""Single task: a network a task, nothing shared."""
+"""Single task: one network for each task, nothing shared."""
 
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.layers import to_logits
+from hyperrec_jax.models.logits import to_logits
 
 
 @register("singletask")

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.models.layers import LARGE_TABLE_ROWS
+from hyperrec_jax.parallel.tables import LARGE_TABLE_ROWS, is_table
 
 
 def make_mesh(data: int = -1, expert: int = 1) -> Mesh:
@@ -75,18 +75,21 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     if re.search(r"(^|/)experts/", path) and shape and shape[0] % mesh.shape["expert"] == 0:
         return PartitionSpec("expert")
     devices = mesh.shape["data"] * mesh.shape["expert"]
-    is_table = re.search(r"(^|/)embeddings?(_\d+)?/embedding$", path)
-    if is_table and shape[0] >= LARGE_TABLE_ROWS and shape[0] % devices == 0:
+    if is_table(path) and shape[0] >= LARGE_TABLE_ROWS and shape[0] % devices == 0:
         return PartitionSpec(("data", "expert"))
     return PartitionSpec()
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The path of an array in a pytree, its names joined by `/`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """A pytree of shardings for a state (arrays or `jax.ShapeDtypeStruct`)."""
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, partition_spec(name, leaf.shape, mesh))
+        return NamedSharding(mesh, partition_spec(path_name(path), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 

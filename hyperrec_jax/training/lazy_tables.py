@@ -12,12 +12,15 @@ along them, and shrink it by L2. Small fields, and rows named at every step, far
 
 import dataclasses
 import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hyperrec_jax.config.run import Run
-from hyperrec_jax.models.layers import table_rows
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel.mesh import path_name
+from hyperrec_jax.parallel.tables import is_table, table_rows
 from hyperrec_jax.training.state import Batch, TrainState
 from hyperrec_jax.training.step import RunStep, StepMetrics
 
@@ -34,6 +37,9 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
 
     Returns:
       A step on the same state.
+
+    Raises:
+      UserError: On its first call, if the model has an embedding table of other rows.
     """
     model, lazy_rows = run.model, run.config["optimizer"]["lazy_rows"]
     if not lazy_rows or max(model.field_sizes, default=0) < lazy_rows:
@@ -47,22 +53,28 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
         return step
     num_rows = table_rows(model.field_sizes)
 
-    def is_table(leaf: jax.Array) -> bool:
-        """Whether a parameter, or a moment of one, has a row for each id of all fields."""
-        return leaf.ndim == 2 and leaf.shape[0] == num_rows
+    def has_row_for_each_id(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        name = path_name(path)
+        if is_table(name) and leaf.shape[0] != num_rows:
+            raise UserError(
+                f"{name}: this embedding table has {leaf.shape[0]} rows and not one for each of "
+                f"the {num_rows} ids of all fields; set optimizer.lazy_rows to 0 for this model"
+            )
+        return is_table(name)
 
     def lazy_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         rows, ids, field_sizes = _named(batch["categorical"], model.field_sizes, lazy_rows)
+        lazy = jax.tree_util.tree_map_with_path(has_row_for_each_id, state)
         small = jax.tree.map(
-            lambda leaf: leaf.at[rows].get(mode="clip") if is_table(leaf) else leaf,
-            state,
+            lambda is_lazy, leaf: leaf.at[rows].get(mode="clip") if is_lazy else leaf, lazy, state
         )
         small_run = dataclasses.replace(run, model=model.clone(field_sizes=field_sizes))
         small, metrics = step(small_run, small, batch | {"categorical": ids})
         new_state = jax.tree.map(
-            lambda old, new: (
-                old.at[rows].set(new, mode="drop", unique_indices=True) if is_table(old) else new
+            lambda is_lazy, old, new: (
+                old.at[rows].set(new, mode="drop", unique_indices=True) if is_lazy else new
             ),
+            lazy,
             state,
             small,
         )

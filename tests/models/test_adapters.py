@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hyperrec_jax.models.adapters import ADAPTERS
-from hyperrec_jax.models.layers import Bank
+from hyperrec_jax.models.banks import Bank
 
 WIDTH, OUT, CODE, RANK = 4, 5, 3, 2
 PLAIN = ("kernel", "bias", "scale", "shift")

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperrec_jax.models.features import FeatureEmbedding
 from hyperrec_jax.models.gates import GATES, activation, top_k_softmax
-from hyperrec_jax.models.layers import FeatureEmbedding
 from hyperrec_jax.models.mixture import mix
 
 ROWS, EXPERTS, CODE = 6, 4, 3
@@ -67,7 +67,7 @@ def test_gate_gives_every_form_of_preference_the_same_logits(kind):
 
     single = np.stack([np.broadcast_to(logits(code[None]), (ROWS, EXPERTS)) for code in codes])
     assert np.abs(single[0] - single[1]).max() > 1e-2
-    rays = logits(codes[:, None])
-    np.testing.assert_allclose(np.broadcast_to(rays, single.shape), single, atol=1e-5)
+    preferences = logits(codes[:, None])
+    np.testing.assert_allclose(np.broadcast_to(preferences, single.shape), single, atol=1e-5)
     which = np.arange(ROWS) % 3
     np.testing.assert_allclose(logits(codes[which]), single[which, np.arange(ROWS)], atol=1e-5)

@@ -30,7 +30,7 @@ def test_generated_layer_for_a_code_a_row(rate):
 
     expected = jnp.concatenate([apply(x[i : i + 1], codes[i : i + 1]) for i in range(6)])
     np.testing.assert_allclose(apply(x, codes), expected, atol=1e-5)
-    for i, output in enumerate(apply(x, codes[:, None])):  # rays: all rows under each code
+    for i, output in enumerate(apply(x, codes[:, None])):  # preferences: all rows under each code
         np.testing.assert_allclose(output, apply(x, codes[i : i + 1]), atol=1e-5)
 
 

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperrec_jax.models.banks import Bank
 from hyperrec_jax.models.gates import FLOOR, POWER, Anchors
-from hyperrec_jax.models.layers import Bank
 from hyperrec_jax.models.mixture import Mixture
 
 ROWS, EXPERTS, WIDTH, OUT = 6, 3, 5, 4
 
 
-@pytest.mark.parametrize("rays", [None, 2, 8])
+@pytest.mark.parametrize("preferences", [None, 2, 8])
 @pytest.mark.parametrize("shared", [False, True])
-def test_both_orders_are_the_weighted_sum_times_the_kernel(rays, shared):
-    lead = () if rays is None else (rays,)
+def test_both_orders_are_the_weighted_sum_times_the_kernel(preferences, shared):
+    lead = () if preferences is None else (preferences,)
     keys = jax.random.split(jax.random.key(0), 3)
     weights = jax.random.uniform(keys[0], (*lead, 1 if shared else ROWS, EXPERTS))
     experts = jax.random.normal(keys[1], (EXPERTS, ROWS, WIDTH))
@@ -44,18 +44,18 @@ def test_experts_may_depend_on_the_preference():
     experts = jax.random.normal(keys[1], (EXPERTS, 2, ROWS, WIDTH))
     mixture = Mixture(weights, experts)
     assert mixture.shape == (2, ROWS, WIDTH)
-    for ray in range(2):
-        expected = Mixture(weights[ray], experts[:, ray]) @ jnp.eye(WIDTH)
-        np.testing.assert_allclose((mixture @ jnp.eye(WIDTH))[ray], expected, rtol=1e-5)
+    for preference in range(2):
+        expected = Mixture(weights[preference], experts[:, preference]) @ jnp.eye(WIDTH)
+        np.testing.assert_allclose((mixture @ jnp.eye(WIDTH))[preference], expected, rtol=1e-5)
 
 
 def test_anchors_favour_the_experts_of_the_weighted_task():
     anchors = Anchors(5)
-    rays = jnp.array([[[1.0, 0.0]], [[0.25, 0.75]]])
-    logits, _ = anchors.init_with_output(jax.random.key(0), rays)
+    preferences = jnp.array([[[1.0, 0.0]], [[0.25, 0.75]]])
+    logits, _ = anchors.init_with_output(jax.random.key(0), preferences)
     assert logits.shape == (2, 1, 5)
-    for ray, weights in zip(rays, jax.nn.softmax(logits), strict=True):
-        expected = (ray[0, jnp.array([0, 1, 0, 1, 0])] + FLOOR) ** POWER
+    for preference, weights in zip(preferences, jax.nn.softmax(logits), strict=True):
+        expected = (preference[0, jnp.array([0, 1, 0, 1, 0])] + FLOOR) ** POWER
         np.testing.assert_allclose(weights[0], expected / expected.sum(), rtol=1e-5)
     assert logits.min() == 0  # so that a ReLU gate begins alive
 

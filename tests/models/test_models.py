@@ -63,8 +63,8 @@ def make_model(name, tasks, options=None, sizes=SIZES, numerical=NUMERICAL):
         values = rng.normal(scale=0.3, size=leaf.shape).astype(np.float32)
         return np.exp(values) if path[-1].key == "variance" else values
 
-    key, ray = jax.random.key(0), jnp.ones(tasks) / tasks
-    shapes = jax.eval_shape(lambda: model.init(key, batch, ray, False))
+    key, preference = jax.random.key(0), jnp.ones(tasks) / tasks
+    shapes = jax.eval_shape(lambda: model.init(key, batch, preference, False))
     return model, jax.tree_util.tree_map_with_path(random, shapes), batch
 
 
@@ -73,7 +73,7 @@ def run(model, variables, batch, preference):
     return np.asarray(apply(variables))
 
 
-def make_rays(tasks):
+def make_preferences(tasks):
     return np.random.default_rng(1).dirichlet(np.ones(tasks), 2).astype(np.float32)
 
 
@@ -85,8 +85,8 @@ CASES += [("pomoe", 2, variant) for variant in VARIANTS]
 def test_forms_of_a_preference(name, tasks, options):
     model, variables, batch = make_model(name, tasks, options)
     assert model.conditioned == (name in CONDITIONED)
-    rays = make_rays(tasks)
-    rows = rays[np.arange(ROWS) % 2]
+    preferences = make_preferences(tasks)
+    rows = preferences[np.arange(ROWS) % 2]
 
     @jax.jit
     def forms(variables):
@@ -95,7 +95,11 @@ def test_forms_of_a_preference(name, tasks, options):
         def logits(preference):
             return model.apply(variables, features, preference, False, method="decode")
 
-        return [logits(ray) for ray in rays], logits(rays[:, None]), logits(rows)
+        return (
+            [logits(preference) for preference in preferences],
+            logits(preferences[:, None]),
+            logits(rows),
+        )
 
     singles, several, a_row_each = forms(variables)
     assert singles[0].shape == (ROWS, tasks)
@@ -117,18 +121,18 @@ def test_forms_of_a_preference(name, tasks, options):
     ids=str,
 )
 def test_all_parameters_learn(name, options):
-    """With dropout and several rays every parameter has a gradient, which leads downhill.
+    """With dropout and several preferences every parameter has a gradient, which leads downhill.
 
     The parity tests show it for the other models.
     """
     model, variables, batch = make_model(name, 2, options)
-    rays = make_rays(2)[:, None] if model.conditioned else make_rays(2)[0]
+    preferences = make_preferences(2)[:, None] if model.conditioned else make_preferences(2)[0]
 
     def loss(params):
         logits, updates = model.apply(
             {**variables, "params": params},
             batch,
-            rays,
+            preferences,
             True,
             rngs={"dropout": jax.random.key(0)},
             mutable=["batch_stats"],

@@ -31,11 +31,11 @@ def _predictions(name, rates, **options):
         "categorical": rng.integers(0, 5, (500, 2)),
         "numerical": rng.normal(size=(500, 3)).astype(np.float32),
     }
-    ray = np.array([0.5, 0.5], np.float32)
-    variables = dict(model.init(jax.random.key(0), batch, ray, False))
-    before = jax.nn.sigmoid(model.apply(variables, batch, ray, False)).mean(axis=0)
+    preference = np.array([0.5, 0.5], np.float32)
+    variables = dict(model.init(jax.random.key(0), batch, preference, False))
+    before = jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
     variables["params"] = model.with_prior(variables["params"], rates)
-    return before, jax.nn.sigmoid(model.apply(variables, batch, ray, False)).mean(axis=0)
+    return before, jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
 
 
 @pytest.mark.parametrize("name", ["sharedbottom", "mmoe", "ple", "pomoe", "cosmos", "esmm"])

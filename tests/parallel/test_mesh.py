@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from benchmarks.measure import free_port
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import mesh as sharding
+from hyperrec_jax.parallel.tables import LARGE_TABLE_ROWS
 from tests.conftest import ROOT
 from tests.support.together import run_together
 
@@ -114,10 +115,13 @@ def test_the_rules():
     assert spec("params/experts/layer_0/kernel", (4, 8, 8), mesh) == PartitionSpec("expert")
     assert spec("opt_state/1/mu/experts/layer_0/bias", (4, 8), mesh) == PartitionSpec("expert")
     assert spec("params/experts/layer_0/kernel", (3, 8, 8), mesh) == PartitionSpec()
-    large = (sharding.LARGE_TABLE_ROWS, 8)
+    large = (LARGE_TABLE_ROWS, 8)
     rows = PartitionSpec(("data", "expert"))
     assert spec("params/embedding/embedding", large, mesh) == rows
     assert spec("params/embedding/embedding", (100, 8), mesh) == PartitionSpec()
+    assert spec("params/embeddings_1/embedding", large, mesh) == rows
+    assert spec("opt_state/1/mu/queries/embedding", large, mesh) == rows
+    assert spec("params/task_embedding", large, mesh) == PartitionSpec()
     assert spec("params/towers/layer_0/kernel", (2, 8, 8), mesh) == PartitionSpec()
     assert spec("step", (), mesh) == PartitionSpec()
 

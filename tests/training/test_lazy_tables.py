@@ -21,8 +21,9 @@ from jax.sharding import PartitionSpec
 from benchmarks.generate import write_store
 from benchmarks.parts import make_parts
 from hyperrec_jax.config.optimizer import create_optimizer
-from hyperrec_jax.models import layers
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import mesh as sharding
+from hyperrec_jax.parallel import tables
 from hyperrec_jax.training import lazy_tables
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.dispatch import make_dispatch
@@ -46,6 +47,15 @@ def test_a_batch_finds_its_rows_in_the_small_tables(sizes, lazy_rows, seed):
         assert small == (batch_size if size >= lazy_rows and size > batch_size else size)
     starts, small_starts = (np.cumsum((0, *each[:-1])) for each in (sizes, small_sizes))
     np.testing.assert_array_equal(np.asarray(rows)[places + small_starts], ids + starts)
+
+
+def test_a_table_of_other_rows_is_refused():
+    run = _Run(_Table((50, 4)), {"optimizer": {"lazy_rows": 20}})
+    params = {"embedding": jnp.zeros((54, 2)), "words": {"embedding": jnp.zeros((9, 2))}}
+    state = TrainState(jnp.zeros(()), params, {}, (), (), (), jnp.zeros(()))
+    step = with_lazy_tables(_make_step(), run)
+    with pytest.raises(UserError, match="words/embedding: this embedding table has 9 rows"):
+        step(run, state, {"categorical": np.zeros((6, 2), np.int32)})
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +126,8 @@ def _make_step(l2=0.0):
         starts = jnp.cumsum(jnp.array((0, *model.field_sizes[:-1])))
 
         def loss(params):
-            assert len(params["table"]) == sum(model.field_sizes)
-            vectors = params["table"][batch["categorical"] + starts]
+            assert len(params["embedding"]) == sum(model.field_sizes)
+            vectors = params["embedding"][batch["categorical"] + starts]
             vectors *= batch["numerical"][:, None]
             return (vectors**2).sum() + vectors.sum()
 
@@ -133,7 +143,7 @@ def _make_step(l2=0.0):
 
 
 def _run(field_sizes, table, batches, l2=0.0):
-    params = {"table": jnp.array(table)}
+    params = {"embedding": jnp.array(table)}
     step, skipped = jnp.zeros((2, 1), jnp.int32)
     state = TrainState(step, params, {}, create_optimizer(0.1, l2=l2).init(params), (), (), skipped)
     run = _Run(_Table(field_sizes), {"optimizer": {"lazy_rows": 10}})
@@ -157,7 +167,7 @@ def test_is_the_sparse_adam_of_torch():
         ((vectors**2).sum() + vectors.sum()).backward()
         optimizer.step()
     expected = embedding.weight.detach().numpy()
-    np.testing.assert_allclose(state.params["table"], expected, atol=1e-5)
+    np.testing.assert_allclose(state.params["embedding"], expected, atol=1e-5)
     assert np.abs(expected - table).max() > 0.1
 
 
@@ -171,7 +181,11 @@ def test_l2_moves_the_rows_named_and_those_of_small_fields():
     state = _run(sizes, table, {"categorical": ids[None], "numerical": factors[None]}, l2=1e-2)
     touched = np.isin(np.arange(sum(sizes)), [*ids[:, 0], *range(50, 54)])
     (moments,) = (x for x in state.opt_state if isinstance(x, optax.ScaleByAdamState))
-    for change in (state.params["table"] - table, moments.mu["table"], moments.nu["table"]):
+    for change in (
+        state.params["embedding"] - table,
+        moments.mu["embedding"],
+        moments.nu["embedding"],
+    ):
         np.testing.assert_array_equal(np.any(change != 0, axis=1), touched)
 
 
@@ -193,16 +207,16 @@ def test_large_tables_are_split_wherever_their_rows_divide():
         return sharding.partition_spec(path, (rows, 8), SimpleNamespace(shape=shape))
 
     shape = {"data": 4, "expert": 2}
-    rows = layers.table_rows((999_999, 7))
+    rows = tables.table_rows((999_999, 7))
     for path in ("params/embedding/embedding", "opt_state/1/nu/embeddings_3/embedding"):
         assert spec(path, rows) == PartitionSpec(("data", "expert"))
         assert spec(path, rows + 4) == PartitionSpec()
     assert spec("params/task_embedding/embedding", rows) == PartitionSpec()
-    assert layers.table_rows((999_990, 9)) == 999_999
+    assert tables.table_rows((999_990, 9)) == 999_999
 
 
 def test_tables_split_over_devices_are_never_whole_on_one(tmp_path):
-    size = layers.LARGE_TABLE_ROWS - 5
+    size = tables.LARGE_TABLE_ROWS - 5
     store = write_store(tmp_path / "store", 256, 8, field_sizes=(size, 9), num_numerical=1)
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
@@ -217,7 +231,7 @@ def test_tables_split_over_devices_are_never_whole_on_one(tmp_path):
     assert result.returncode == 0, result.stderr
     split = json.loads(result.stdout.splitlines()[-1])
     whole = run_lazy(store, 1, 1)
-    assert whole["rows_a_device"] == layers.table_rows((size, 9)) == 1_000_448
+    assert whole["rows_a_device"] == tables.table_rows((size, 9)) == 1_000_448
     assert split["rows_a_device"] == split["longest_array"] == 1_000_448 // 4
     np.testing.assert_allclose(split["losses"], whole["losses"], rtol=1e-5)
     np.testing.assert_allclose(split["row_norms"], whole["row_norms"], rtol=1e-5)
