@@ -7,9 +7,9 @@ The one convention: a high `r_i` asks for a low loss of task `i`. Linear scalari
 its weights; weighted Chebyshev, whose losses end on the ray `1 / r`, by its balance.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ Array = jax.Array
 TINY = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Objective:
     """One objective as pure, jit-able functions.
 
@@ -84,13 +84,8 @@ def create_objective(
             total += coverage * jax.vmap(coverage_penalty)(losses, weights).mean()
         return total
 
-    return Objective(
-        loss,
-        conditioned=True,
-        needs_gram=objective.needs_gram,
-        init=objective.init,
-        update=objective.update,
-    )
+    # A penalty compares losses with one another, so that the sum is not linear in them any more.
+    return dataclasses.replace(objective, loss=loss, linear=False)
 
 
 # Scalarisations of one ray: losses [task], ray [task] -> [].

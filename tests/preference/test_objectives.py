@@ -1,5 +1,6 @@
 """Objectives against their formulas, other implementations and each other."""
 
+import dataclasses
 import functools
 
 import jax
@@ -233,8 +234,20 @@ def test_penalties_add_to_any_conditioned_objective(name: str) -> None:
     spread = np.mean([coverage_penalty(*pair) for pair in pairs])
     penalties = 2 * order_penalty(jnp.asarray(losses), jnp.asarray(rays)) + 3 * spread
     assert both == pytest.approx(plain + float(penalties), rel=1e-4)
-    assert create_objective(name, order=1.0).needs_gram == create_objective(name).needs_gram
-    assert not create_objective(name, order=1.0).linear
+
+
+@pytest.mark.parametrize("penalty", ["order", "coverage"])
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - BASELINES))
+def test_penalties_change_nothing_but_the_loss_and_that_it_is_linear(
+    name: str, penalty: str
+) -> None:
+    plain, both = create_objective(name), create_objective(name, **{penalty: 1.0})
+    flags = [field.name for field in dataclasses.fields(plain) if field.type is bool]
+    assert {"conditioned", "needs_gram", "linear", "directed"} == set(flags)
+    for flag in flags:
+        assert getattr(both, flag) == (getattr(plain, flag) and flag != "linear"), flag
+    assert both.init is plain.init
+    assert both.update is plain.update
 
 
 def test_only_linear_objectives_say_so() -> None:

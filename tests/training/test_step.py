@@ -279,6 +279,14 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
         ({"objective__name": "epo", "train__preferences": 2}, "one preference per batch"),
         ({"train__preferences": 2, "train__preference_per_row": True}, "set one"),
         ({"objective__name": "hypervolume", "normaliser__name": "front"}, "moves the origin"),
+        (
+            {
+                "objective__name": "hypervolume",
+                "normaliser__name": "front",
+                "objective__order": 1.0,
+            },
+            "moves the origin",
+        ),
         ({"train__preferences": 1, "normaliser__name": "front"}, "compares the preferences"),
         ({"model__name": "nothing"}, "nothing"),
         ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
