@@ -67,6 +67,7 @@ def _evaluate(workdir: Path) -> None:
     from hyperrec_jax.data.store import Store
     from hyperrec_jax.evaluation import comparison
     from hyperrec_jax.evaluation import front as evaluation
+    from hyperrec_jax.evaluation.scoring import Scores
     from hyperrec_jax.parallel import processes
     from hyperrec_jax.preference import sampling as preferences
     from hyperrec_jax.reports import page as html_report
@@ -81,7 +82,7 @@ def _evaluate(workdir: Path) -> None:
     )
     store = Store.open(Path(_STORE.value or trained.config["data"]["store"]))
 
-    def score(run: trained_models.Trained) -> tuple[evaluation.Front, evaluation.Scores]:
+    def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
         return run.score(
             store,
             _SPLIT.value,

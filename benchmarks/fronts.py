@@ -45,7 +45,8 @@ from hyperrec_jax.data import files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics, pareto
-from hyperrec_jax.evaluation.front import Scores
+from hyperrec_jax.evaluation.bootstrap import bootstrap, interval
+from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.preference import sampling as preferences
 from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training import train as runner
@@ -359,7 +360,7 @@ def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
         oracle_rays(dataset, 0, store.schema.num_tasks),
         losses[0],
         scores[0].table(metrics.auc),
-        metrics.bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
+        bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
         pareto.conflict_test(np.stack(ends_and_middle)),
     )
 
@@ -395,14 +396,13 @@ def summarise(
     ]
     for name, runs in all_runs.items():
         samples = [
-            metrics.bootstrap(truth.labels, run.logits, resamples=RESAMPLES).log_loss
-            for run in runs
+            bootstrap(truth.labels, run.logits, resamples=RESAMPLES).log_loss for run in runs
         ]
         ratios = [
             np.mean([volume(points, apart) for points in same]) / volume(apart, apart)
             for *same, apart in zip(*samples, truth.samples, strict=True)
         ]
-        low, high = metrics.interval(np.array(ratios))
+        low, high = interval(np.array(ratios))
         mean = np.mean([volume(run.log_loss, truth.log_loss) for run in runs]) / whole
         obedience = [
             pareto.preference_correlation(rays, run.log_loss).max()

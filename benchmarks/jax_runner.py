@@ -16,7 +16,8 @@ from configs import base
 from hyperrec_jax.commands.torch_import import convert
 from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.evaluation.front import evaluate_front, make_score_fn, score_split
+from hyperrec_jax.evaluation.front import evaluate_front
+from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.dispatch import make_dispatch
 from hyperrec_jax.training.train import grid_for

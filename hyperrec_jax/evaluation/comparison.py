@@ -1,8 +1,8 @@
 """One model for all preferences against the models that it is to replace.
 
-A team that trains one model a compromise has runs of them: single-task models, a shared bottom, the
-same model trained for one preference. On the same rows, what does the front lose at its ends, how
-much of the way between theirs does it cover, and which hypervolume has each?
+A team that trains one model for each compromise has runs of them: single-task models, a shared
+bottom, the same model trained for one preference. On the same rows, what does the front lose at its
+ends, how much of the way between theirs does it cover, and which hypervolume has each?
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Comparison:
     """A front against other models.
 
     Attributes:
-      front: Of the one model.
+      front: The front of the one model.
       others: The other models' fronts, by name; one point each where a model takes no preference.
       regret: Log loss of the front where it weighs a task most, minus that of the other model that
         is best in the task, `[task]`; negative where the front is better.
@@ -41,7 +41,7 @@ class Comparison:
     covered: Floats
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dictionary a model, the front's first: best values over its preferences."""
+        """One flat dictionary for each model, best over its preferences, the front's first."""
         return [
             {
                 "model": name,
@@ -81,8 +81,8 @@ def compare(front: Front, others: Mapping[str, Front]) -> Comparison:
     """Compares fronts of the same rows.
 
     Args:
-      front: Of the model for all preferences.
-      others: Of at least one other model, by name.
+      front: The front of the model for all preferences.
+      others: The fronts of other models, at least one, by name.
 
     Raises:
       UserError: a front is of other rows or tasks.

@@ -32,9 +32,9 @@ class Fusion(NamedTuple):
     and `v(r) = 0`, the hand-made score.
 
     Attributes:
-      mean, deviation: Of the log-odds, `[task]`.
+      mean, deviation: Mean and standard deviation of the log-odds, `[task]`.
       inner: `A` and `a` below each other, `[task + 1, hidden]`.
-      trunk: Of the generating network, with its bias, `[task + 1, hidden]`.
+      trunk: First layer of the generating network, with its bias, `[task + 1, hidden]`.
       head: Its last layer, with its bias, `[hidden + 1, task + hidden]`.
     """
 
@@ -45,7 +45,7 @@ class Fusion(NamedTuple):
     head: Array
 
     def score(self, logits: ArrayLike, preference: ArrayLike) -> NDArray[np.float32]:
-        """One score a row for all tasks.
+        """One score for each row, for all tasks.
 
         Args:
           logits: Log-odds, calibrated or not, `[..., task, row]`.
@@ -54,12 +54,12 @@ class Fusion(NamedTuple):
         Returns:
           `[..., row]`; only the order within a list means something.
         """
-        values, ray = jnp.asarray(logits, jnp.float32), jnp.asarray(preference, jnp.float32)
-        if values.shape[:-1] != ray.shape:
+        values, weights = jnp.asarray(logits, jnp.float32), jnp.asarray(preference, jnp.float32)
+        if values.shape[:-1] != weights.shape:
             raise ValueError(
-                f"logits {values.shape} must be [..., task, row] for preferences {ray.shape}"
+                f"logits {values.shape} must be [..., task, row] for preferences {weights.shape}"
             )
-        return np.asarray(_score(self, values, ray))
+        return np.asarray(_score(self, values, weights))
 
     def save(self, path: str | Path) -> None:
         """Writes the parameters as `.npz`.
@@ -102,23 +102,23 @@ def fit_fusion(
 
     Args:
       labels: 0 or 1, `[task, row]`.
-      logits: Log-odds, `[ray, task, row]`, or `[task, row]`, the same under all preferences.
+      logits: Log-odds, `[preference, task, row]`, or `[task, row]`, the same under all preferences.
       groups: The list of each row, any integers, `[row]`.
-      preferences: `[ray, task]`.
-      steps: Of Adam.
-      seed: Of the first parameters and the order of the preferences.
+      preferences: `[preference, task]`.
+      steps: Number of steps of Adam.
+      seed: Seed of the first parameters and of the order of the preferences.
 
     Raises:
       UserError: a task has no list with both a positive and a negative.
     """
     truth = np.asarray(labels, np.float32)
-    rays = np.asarray(preferences, np.float32)
+    weights = np.asarray(preferences, np.float32)
     values = np.asarray(logits, np.float32)
     values = values if values.ndim == 3 else values[None]
-    if truth.ndim != 2 or values.shape[1:] != truth.shape or len(values) not in (1, len(rays)):
+    if truth.ndim != 2 or values.shape[1:] != truth.shape or len(values) not in (1, len(weights)):
         raise ValueError(
             f"labels {truth.shape} must be [task, row], logits {values.shape} the same or with "
-            f"{len(rays)} rays before"
+            f"{len(weights)} preferences before"
         )
     ids, group_of_row = np.unique(np.asarray(groups), return_inverse=True)
     targets = _targets(truth, group_of_row, len(ids))
@@ -135,24 +135,24 @@ def fit_fusion(
     fixed = {"mean": fusion.mean, "deviation": fusion.deviation}
     learned = {name: value for name, value in fusion._asdict().items() if name not in fixed}
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, max(steps, 1)))
-    data = tuple(map(jnp.asarray, (values, rays, targets, group_of_row)))
+    data = tuple(map(jnp.asarray, (values, weights, targets, group_of_row)))
 
     @jax.jit
     def train(learned: dict[str, Array], data: tuple[Array, ...]) -> dict[str, Array]:
-        values, rays, targets, segments = data
+        values, weights, targets, segments = data
         losses = functools.partial(_list_losses, targets=targets, segments=segments, lists=len(ids))
         unordered = losses(jnp.zeros(values.shape[-1]))
 
         def loss(learned: dict[str, Array], index: Array) -> Array:
-            score = _score(Fusion(**learned, **fixed), values[index % len(values)], rays[index])
-            return jnp.sum(rays[index] * losses(score) / unordered)
+            score = _score(Fusion(**learned, **fixed), values[index % len(values)], weights[index])
+            return jnp.sum(weights[index] * losses(score) / unordered)
 
         def step(carry: tuple[dict, optax.OptState], index: Array) -> tuple[tuple, None]:
             learned, state = carry
             updates, state = optimizer.update(jax.grad(loss)(learned, index), state)
             return (optax.apply_updates(learned, updates), state), None
 
-        order = jax.random.randint(order_key, (steps,), 0, len(rays))
+        order = jax.random.randint(order_key, (steps,), 0, len(weights))
         return jax.lax.scan(step, (learned, optimizer.init(learned)), order)[0][0]
 
     return Fusion(**train(learned, data), **fixed)
@@ -183,11 +183,11 @@ def _list_losses(score: Array, targets: Array, segments: Array, lists: int) -> A
     return -targets @ (shifted - jnp.log(total)[segments])
 
 
-def _score(fusion: Fusion, logits: Array, ray: Array) -> Array:
+def _score(fusion: Fusion, logits: Array, preference: Array) -> Array:
     z = (logits - fusion.mean[:, None]) / fusion.deviation[:, None]
     inner = jnp.tanh(fusion.inner[:-1].T @ z + fusion.inner[-1][:, None])
-    code = jnp.tanh(ray @ fusion.trunk[:-1] + fusion.trunk[-1])
+    code = jnp.tanh(preference @ fusion.trunk[:-1] + fusion.trunk[-1])
     generated = code @ fusion.head[:-1] + fusion.head[-1]
-    tasks = ray.shape[-1]
-    linear, rest = ray + generated[..., :tasks], generated[..., tasks:]
+    tasks = preference.shape[-1]
+    linear, rest = preference + generated[..., :tasks], generated[..., tasks:]
     return (linear[..., None, :] @ z + rest[..., None, :] @ inner)[..., 0, :]

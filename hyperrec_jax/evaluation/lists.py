@@ -1,4 +1,4 @@
-"""Ranking under a preference: one list a search that serves all tasks.
+"""Ranking under a preference: one list for each search that serves all tasks.
 
 A click model and a conversion model order the rows of a search differently, but the user sees one
 list. The list by a weighted sum of the tasks' log-odds, with the preference as weights, moves from
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.metrics import GroupRanking
+from hyperrec_jax.evaluation.grouped import GroupRanking
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Calibrator(NamedTuple):
 def fit_calibrator(labels: ArrayLike, logits: ArrayLike, iterations: int = 50) -> Calibrator:
     """Fits Platt scaling (Platt 1999) by maximum likelihood, on rows not used for training.
 
-    Newton steps with halving; two parameters a task, so that thousands of rows are plenty.
+    Newton steps with halving; two parameters for each task, so that thousands of rows are plenty.
 
     Args:
       labels: 0 or 1, `[task, row]`.
@@ -91,7 +91,7 @@ def _platt(target: Floats, logits: Floats, iterations: int) -> Floats:
 
 
 def fused_score(logits: ArrayLike, preference: ArrayLike) -> NDArray[np.float32]:
-    """One score a row for all tasks: `sum_i r_i logit_i`.
+    """One score for each row, for all tasks: `sum_i r_i logit_i`.
 
     The logarithm of a product of odds with the weights as exponents, as ranking teams tune by hand
     (for example `ctr^a * cvr^b`).
@@ -116,13 +116,13 @@ class RankingFront(NamedTuple):
     """Quality of the fused list for each task, under each preference.
 
     Attributes:
-      preferences: `[ray, task]`.
-      ndcg: Mean over searches of NDCG at `k`, `[ray, task]`.
-      average_precision: Mean over searches (MAP), `[ray, task]`.
-      grouped_auc: Mean over searches, weighted by rows, `[ray, task]`.
+      preferences: `[preference, task]`.
+      ndcg: Mean over searches of NDCG at `k`, `[preference, task]`.
+      average_precision: Mean over searches (MAP), `[preference, task]`.
+      grouped_auc: Mean over searches, weighted by rows, `[preference, task]`.
       groups: Searches that count, since they hold both classes of the task's labels, `[task]`.
       skipped: The other searches, `[task]`.
-      k: Ranks that count for NDCG.
+      k: Number of ranks that count for NDCG.
     """
 
     preferences: Floats
@@ -145,19 +145,19 @@ def ranking_front(
 
     Args:
       labels: 0 or 1, `[task, row]`.
-      scores: One score a row for all tasks, under each preference, `[ray, row]`.
+      scores: One score for each row, for all tasks, under each preference, `[preference, row]`.
       groups: The search of each row, `[row]`.
-      preferences: `[ray, task]`.
-      k: Ranks that count for NDCG.
+      preferences: `[preference, task]`.
+      k: Number of ranks that count for NDCG.
     """
     truth, values = np.asarray(labels), np.asarray(scores)
-    rays = np.asarray(preferences, np.float64)
-    if truth.ndim != 2 or values.shape != (len(rays), truth.shape[1]):
+    weights = np.asarray(preferences, np.float64)
+    if truth.ndim != 2 or values.shape != (len(weights), truth.shape[1]):
         raise ValueError(
-            f"labels {truth.shape} must be [task, row], scores {values.shape} [ray, row] for "
-            f"{len(rays)} rays"
+            f"labels {truth.shape} must be [task, row], scores {values.shape} "
+            f"[preference, row] for {len(weights)} preferences"
         )
-    shape = (len(rays), len(truth))
+    shape = (len(weights), len(truth))
     ndcg, precision, areas = np.empty(shape), np.empty(shape), np.empty(shape)
     counted, skipped = np.zeros(len(truth), np.int64), np.zeros(len(truth), np.int64)
     for index, score in enumerate(values):
@@ -168,4 +168,4 @@ def ranking_front(
             ndcg[index, task] = ranking.ndcg(target, k).value
             precision[index, task] = ranking.average_precision(target).value
             counted[task], skipped[task] = result.groups, result.skipped
-    return RankingFront(rays, ndcg, precision, areas, counted, skipped, k)
+    return RankingFront(weights, ndcg, precision, areas, counted, skipped, k)

@@ -1,8 +1,8 @@
 """Measures of a front: points `[point, task]` that are to be small in every task.
 
-A point dominates another if it is nowhere larger and somewhere smaller. Rays follow the convention
-of `preference.sampling`: a high `r_i` asks for a low loss of task `i`. Every function raises
-ValueError on shapes that do not fit and on NaN.
+A point dominates another if it is nowhere larger and somewhere smaller. Preferences follow
+the convention of the project: a high weight `r_i` asks for a low loss of task `i`. Every function
+raises ValueError on shapes that do not fit and on NaN.
 """
 
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def dominated_beyond_noise(samples: ArrayLike, level: float = 0.95) -> Mask:
     """Whether one and the same other point dominates the point in most of paired samples.
 
     Args:
-      samples: The points on the resamples of `metrics.bootstrap`, `[resample, point, task]`.
+      samples: The points on the resamples of `bootstrap`, `[resample, point, task]`.
       level: Part of the resamples that it takes, in (0, 1].
 
     Returns:
@@ -105,35 +105,18 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(deviations[0] @ deviations[1] / scale) if scale > 0 else float("nan")
 
 
-def preference_correlation(rays: ArrayLike, losses: ArrayLike) -> Floats:
+def preference_correlation(preferences: ArrayLike, losses: ArrayLike) -> Floats:
     """Spearman correlation of each task's loss with its weight; -1 obeys the preference.
 
     Args:
-      rays: `[ray, task]`.
-      losses: `[ray, task]`.
+      preferences: `[preference, task]`.
+      losses: `[preference, task]`.
 
     Returns:
       `[task]`, in [-1, 1]; NaN where weight or loss is constant.
     """
-    weights, values = _rays_and_losses(rays, losses)
+    weights, values = _weights_and_losses(preferences, losses)
     return np.array([spearman(*columns) for columns in zip(weights.T, values.T, strict=True)])
-
-
-def violation_rate(rays: ArrayLike, losses: ArrayLike) -> Floats:
-    """Part of the pairs of rays where more weight on a task gives it a higher loss.
-
-    Args:
-      rays: `[ray, task]`.
-      losses: `[ray, task]`.
-
-    Returns:
-      `[task]`, in [0, 1], over pairs of different weight; NaN without such pairs.
-    """
-    weights, values = _rays_and_losses(rays, losses)
-    heavier = weights[:, None] > weights
-    violated = (heavier & (values[:, None] > values)).sum(axis=(0, 1))
-    pairs = heavier.sum(axis=(0, 1))
-    return np.divide(violated, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
 
 
 def spacing(points: ArrayLike) -> float:
@@ -178,77 +161,25 @@ def range_covered(points: ArrayLike, ends: ArrayLike) -> Floats:
     return np.divide(np.ptp(inside, axis=0), way, out=np.full(way.shape, np.nan), where=way > 0)
 
 
-def end_point_regret(points: ArrayLike, ends: ArrayLike) -> Floats:
-    """How much the best point of each task loses to the task's own optimum.
-
-    Args:
-      points: `[point, task]`.
-      ends: Losses of the single-task optima: row `i` is best in task `i`, `[task, task]`.
-
-    Returns:
-      `[task]`, in units of loss; negative where the front is better.
-    """
-    values, best, _ = _points_and_ends(points, ends)
-    return values.min(axis=0) - best
-
-
-def oracle_regret(rays: ArrayLike, losses: ArrayLike, oracle: ArrayLike) -> Floats:
-    """Weighted loss of each ray above that of the oracle's best model for the ray.
-
-    `sum_i r_i L_i - min_k sum_i r_i O_ki`.
-
-    Args:
-      rays: `[ray, task]`.
-      losses: `[ray, task]`.
-      oracle: Losses of models trained apart, `[model, task]`.
-
-    Returns:
-      `[ray]`; negative where the front is better.
-    """
-    weights, values = _rays_and_losses(rays, losses)
-    return (weights * values).sum(axis=1) - (weights @ _points(oracle).T).min(axis=1)
-
-
-def angle_to_ray(rays: ArrayLike, losses: ArrayLike) -> Floats:
+def angle_to_preference(preferences: ArrayLike, losses: ArrayLike) -> Floats:
     """Angle between the losses and the direction `1 / r`, on which all `r_i l_i` are equal.
 
     This is where the weighted Chebyshev and the exact Pareto optimal solutions lie.
 
     Args:
-      rays: `[ray, task]`.
-      losses: Normalised so that the best is near 0 in every task, `[ray, task]`.
+      preferences: `[preference, task]`.
+      losses: Normalised so that the best is near 0 in every task, `[preference, task]`.
 
     Returns:
-      `[ray]`, radians in [0, pi]; NaN where all losses are zero.
+      `[preference]`, radians in [0, pi]; NaN where all losses are zero.
     """
-    weights, values = _rays_and_losses(rays, losses)
+    weights, values = _weights_and_losses(preferences, losses)
     target = 1 / np.maximum(weights, 1e-9)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
     length = np.linalg.norm(values, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = (values * target).sum(axis=1) / length
     return np.arccos(np.clip(cosine, -1, 1))
-
-
-def uniformity(rays: ArrayLike, losses: ArrayLike) -> Floats:
-    """`1 - KL(s || uniform)` of the shares `s_i = r_i l_i / sum_j r_j l_j`; 1 is on the ray.
-
-    Mahapatra and Rajan 2020 (ICML, PMLR 119).
-
-    Args:
-      rays: `[ray, task]`.
-      losses: Not negative, `[ray, task]`.
-
-    Returns:
-      `[ray]`, in [1 - log tasks, 1]; NaN where all shares are zero.
-    """
-    weights, values = _rays_and_losses(rays, losses)
-    if (values < 0).any():
-        raise ValueError("uniformity is of losses that are not negative")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = weights * values / (weights * values).sum(axis=1, keepdims=True)
-        entropies = np.where(shares == 0, 0, shares * np.log(shares * shares.shape[1]))
-    return 1 - entropies.sum(axis=1)
 
 
 def inverted_generational_distance(points: ArrayLike, front: ArrayLike) -> float:
@@ -284,13 +215,13 @@ def conflict_test(oracle: ArrayLike, multiple: float = 3.0) -> Conflict:
     worse in all tasks is no trade-off.
 
     Args:
-      oracle: Losses of models trained apart, one a ray and seed, `[seed, ray, task]`; at least two
-        seeds.
+      oracle: Losses of models trained apart, one for each preference and seed,
+        `[seed, preference, task]`; at least two seeds.
       multiple: Standard deviations over seeds that the span must exceed.
     """
     values = np.asarray(oracle, np.float64)
     if values.ndim != 3 or len(values) < 2 or np.isnan(values).any():
-        raise ValueError(f"oracle {values.shape} must be [seed, ray, task], 2 seeds or more")
+        raise ValueError(f"oracle {values.shape} must be [seed, preference, task], 2 seeds or more")
     mean = values.mean(axis=0)
     spans = np.ptp(mean[non_dominated(mean)], axis=0)
     deviation = np.sqrt(values.var(axis=0, ddof=1).mean(axis=0))
@@ -312,17 +243,17 @@ class TradeOff(NamedTuple):
     found: bool
 
 
-def trade_off(rays: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
+def trade_off(preferences: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
     """Tells a front from noise: does a task's loss fall from its least to its greatest weight?
 
     Args:
-      rays: `[ray, task]`.
-      samples: Losses on the paired resamples of `metrics.bootstrap`, `[resample, ray, task]`.
+      preferences: `[preference, task]`.
+      samples: Losses on the paired resamples of `bootstrap`, `[resample, preference, task]`.
       multiple: Standard deviations that a gain must exceed.
     """
-    weights, values = _points(rays), np.asarray(samples, np.float64)
+    weights, values = _points(preferences), np.asarray(samples, np.float64)
     if values.shape[1:] != weights.shape or np.isnan(values).any():
-        raise ValueError(f"samples {values.shape} must be [resample, ray, task] without NaN")
+        raise ValueError(f"samples {values.shape} must be [resample, preference, task] without NaN")
     tasks = np.arange(weights.shape[1])
     least, most = weights.argmin(axis=0), weights.argmax(axis=0)
     gains = values[:, least, tasks] - values[:, most, tasks]
@@ -337,10 +268,13 @@ def _points(points: ArrayLike) -> Floats:
     return values
 
 
-def _rays_and_losses(rays: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    weights, values = _points(rays), _points(losses)
+def _weights_and_losses(preferences: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
+    weights, values = _points(preferences), _points(losses)
     if weights.shape != values.shape:
-        raise ValueError(f"rays {weights.shape} and losses {values.shape} must be [ray, task]")
+        raise ValueError(
+            f"preferences {weights.shape} and losses {values.shape} must be alike, "
+            "[preference, task]"
+        )
     return weights, values
 
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.comparison import Comparison
-from hyperrec_jax.evaluation.front import Front, Scores
+from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.log import read_metrics
 

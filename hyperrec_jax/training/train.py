@@ -12,7 +12,8 @@ from hyperrec_jax.data.readers.resident import ResidentReader, is_resident
 from hyperrec_jax.data.readers.rows import Reader, TrainingReader
 from hyperrec_jax.data.store import Split, Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.front import Front, evaluate_front, make_score_fn, score_split
+from hyperrec_jax.evaluation.front import Front, evaluate_front
+from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.preference.sampling import evaluation_grid

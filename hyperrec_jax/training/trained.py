@@ -14,14 +14,9 @@ from hyperrec_jax.config.run import Config
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split, Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import fusion, lists, metrics
-from hyperrec_jax.evaluation.front import (
-    Front,
-    Scores,
-    evaluate_front,
-    make_score_fn,
-    score_split,
-)
+from hyperrec_jax.evaluation import fusion, lists
+from hyperrec_jax.evaluation.front import Front, evaluate_front
+from hyperrec_jax.evaluation.scoring import Scores, make_score_fn, score_split
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.sampling import evaluation_grid
@@ -94,12 +89,15 @@ class Trained:
             progress=progress,
         )
         grid = preferences if self.network.conditioned else None
-        samples = None
-        if resamples:
-            samples = metrics.bootstrap(
-                scores.labels, scores.logits, groups=self._groups(rows), resamples=resamples
-            )
-        return evaluate_front(scores, split, self.schema.tasks, grid, samples), scores
+        front = evaluate_front(
+            scores,
+            split,
+            self.schema.tasks,
+            grid,
+            resamples=resamples,
+            groups=self._groups(rows) if resamples else None,
+        )
+        return front, scores
 
     def evaluate(
         self,

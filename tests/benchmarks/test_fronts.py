@@ -11,7 +11,7 @@ from hyperrec_jax.commands import prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics
-from hyperrec_jax.evaluation.front import Scores
+from hyperrec_jax.evaluation.scoring import Scores
 from tests.conftest import TINY_MODEL
 
 ROWS = ("--rows", "3000", "--test-rows", "1000")

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import comparison, metrics
+from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.evaluation import front as evaluation
+from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.preference.sampling import evaluation_grid
 from hyperrec_jax.reports import tables as report
 
 TASKS = ("click", "buy")
 
 
-def _front(qualities, rays=None, rows=4000, labels_seed=0):
-    """The front of logits that say more of the labels the higher the quality, `[ray, task]`."""
+def _front(qualities, preferences=None, rows=4000, labels_seed=0):
+    """The front of logits that say more of the labels the higher a quality of a task is."""
     generator = np.random.default_rng(labels_seed)
     labels = (generator.random((2, rows)) < 0.3).astype(np.uint8)
     noise = generator.normal(size=labels.shape)
     logits = np.array(qualities, float)[..., None] * labels - 2 + noise
-    scores = evaluation.Scores(logits.astype(np.float32), labels)
-    samples = metrics.bootstrap(labels, scores.logits, resamples=100)
-    return evaluation.evaluate_front(scores, "test", TASKS, rays, samples)
+    scores = Scores(logits.astype(np.float32), labels)
+    return evaluation.evaluate_front(scores, "test", TASKS, preferences, resamples=100)
 
 
 def test_a_front_is_held_against_models_apart():

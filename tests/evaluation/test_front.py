@@ -11,40 +11,44 @@ from sklearn.metrics import log_loss, roc_auc_score
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import front as evaluation
-from hyperrec_jax.evaluation import metrics, pareto
+from hyperrec_jax.evaluation import pareto, scoring
+from hyperrec_jax.evaluation.bootstrap import Bootstrap
+from hyperrec_jax.evaluation.grouped import GroupRanking
 from hyperrec_jax.evaluation.lists import fit_calibrator, fused_score
 from hyperrec_jax.parallel.mesh import make_mesh
 from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
-RAYS = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], axis=1)
+PREFERENCES = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], axis=1)
 
 
-def _scored(store, name, rays):
+def _scored(store, name, preferences):
     config = tiny_config(store, model__name=name)
     model = create_model(config, store.schema)
     batch = store.split("test").slice(0, len(store.split("test")))
     variables = model.init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
-    score = evaluation.make_score_fn(model)
-    scores = evaluation.score_split(
-        score, variables, store.split("test"), rays, make_mesh(), batch_size=300
+    score = scoring.make_score_fn(model)
+    scores = scoring.score_split(
+        score, variables, store.split("test"), preferences, make_mesh(), batch_size=300
     )
     return model, variables, batch, scores
 
 
 def test_a_grid_in_chunks_is_one_preference_at_a_time(small_store):
-    assert len(RAYS) % evaluation.RAY_CHUNK
-    model, variables, batch, scores = _scored(small_store, "pomoe", RAYS)
+    assert len(PREFERENCES) % scoring.PREFERENCES_AT_ONCE
+    model, variables, batch, scores = _scored(small_store, "pomoe", PREFERENCES)
     assert scores.logits.shape == (11, 2, len(small_store.split("test")))
     np.testing.assert_array_equal(scores.labels.T, batch["labels"])
-    for ray in (0, 7, 10):
-        logits = model.apply(variables, batch, jnp.asarray(RAYS[ray], jnp.float32), False)
-        np.testing.assert_allclose(scores.logits[ray].T, logits, atol=1e-5)
+    for preference in (0, 7, 10):
+        logits = model.apply(
+            variables, batch, jnp.asarray(PREFERENCES[preference], jnp.float32), False
+        )
+        np.testing.assert_allclose(scores.logits[preference].T, logits, atol=1e-5)
 
 
 def test_a_model_without_preference_is_scored_once(small_store):
-    model, variables, batch, scores = _scored(small_store, "sharedbottom", RAYS)
+    model, variables, batch, scores = _scored(small_store, "sharedbottom", PREFERENCES)
     logits = model.apply(variables, batch, jnp.array([0.5, 0.5]), False)
     assert len(scores.logits) == 1
     np.testing.assert_allclose(scores.logits[0].T, logits, atol=1e-5)
@@ -57,23 +61,23 @@ def test_a_model_without_preference_is_scored_once(small_store):
 def scores():
     rng = np.random.default_rng(0)
     labels = (rng.random((2, 500)) < [[0.3], [0.1]]).astype(np.uint8)
-    return evaluation.Scores(
+    return scoring.Scores(
         logits=(rng.normal(size=(3, 2, 500)) + labels).astype(np.float32), labels=labels
     )
 
 
 def test_the_front_has_the_metrics_of_other_libraries(scores):
-    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
-    for ray in range(3):
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), PREFERENCES[:3])
+    for preference in range(3):
         for task in range(2):
-            labels, logits = scores.labels[task], scores.logits[ray, task]
+            labels, logits = scores.labels[task], scores.logits[preference, task]
             probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-            np.testing.assert_allclose(front.auc[ray, task], roc_auc_score(labels, logits))
+            np.testing.assert_allclose(front.auc[preference, task], roc_auc_score(labels, logits))
             np.testing.assert_allclose(
-                front.log_loss[ray, task], log_loss(labels, probabilities), rtol=1e-6
+                front.log_loss[preference, task], log_loss(labels, probabilities), rtol=1e-6
             )
             ratio = probabilities.sum() / labels.sum()
-            np.testing.assert_allclose(front.calibration[ray, task], ratio, rtol=1e-6)
+            np.testing.assert_allclose(front.calibration[preference, task], ratio, rtol=1e-6)
     dominated = [
         any(
             (front.auc[o] >= front.auc[r]).all() and (front.auc[o] != front.auc[r]).any()
@@ -89,7 +93,7 @@ def test_the_front_has_the_metrics_of_other_libraries(scores):
 
 
 def test_relative_losses_are_over_the_entropy_of_the_base_rate(scores):
-    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), PREFERENCES[:3])
     rates = scores.labels.mean(axis=1)
     constant = [log_loss(y, np.full(500, p)) for y, p in zip(scores.labels, rates, strict=True)]
     np.testing.assert_allclose(front.relative_loss, front.log_loss / constant, rtol=1e-6)
@@ -97,43 +101,45 @@ def test_relative_losses_are_over_the_entropy_of_the_base_rate(scores):
     record = front.to_dict()["relative_loss"]
     assert record["hypervolume"] == pytest.approx(expected)
     assert record["span"] == pytest.approx(np.ptp(front.relative_loss, axis=0).min())
-    assert 0 < record["angle_to_ray"] < np.pi
+    assert 0 < record["angle_to_preference"] < np.pi
 
 
 def test_the_summary_tells_a_trade_off_from_noise(scores):
-    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), PREFERENCES[:3])
     assert "trade" not in report.front_summary(front)
     noise = np.random.default_rng(0).normal(size=(50, 3, 2))
     line = np.linspace(0, 1, 3)
-    order = np.argsort(RAYS[:3, 0])
+    order = np.argsort(PREFERENCES[:3, 0])
     losses = np.empty((3, 2))
     losses[order] = np.stack([1 - line, line], axis=1)  # obeys its weights
     for size, found, message in (
         (0.01, True, "the preference trades off"),
         (9.0, False, "no trade-off beyond noise"),
     ):
-        samples = metrics.Bootstrap(noise, losses + size * noise)
+        samples = Bootstrap(noise, losses + size * noise)
         told = dataclasses.replace(front, samples=samples)
-        gain = pareto.trade_off(RAYS[:3], samples.log_loss).gain
+        gain = pareto.trade_off(PREFERENCES[:3], samples.log_loss).gain
         assert message in report.front_summary(told)
         assert f"click {gain[0]:+.5f} ± " in report.front_summary(told)
         assert told.to_dict()["trade_off"]["found"] is found
         assert told.to_dict()["non_dominated_fraction_beyond_noise"] > 0
 
 
-def test_one_list_a_search_is_ranked_under_every_preference(trained_run, small_store):
+def test_one_list_for_each_search_is_ranked_under_every_preference(trained_run, small_store):
     trained = load_trained(trained_run)
-    front, scores = trained.score(small_store, "test", RAYS[::5])
+    front, scores = trained.score(small_store, "test", PREFERENCES[::5])
     ranking = trained.list_front(small_store, scores, "test", front.preferences)
     test = small_store.split("test")
     groups = test.groups(0, len(test))
-    validation = trained.score(small_store, "validation", RAYS[::5])[1]
-    for ray in range(3):
-        calibrator = fit_calibrator(validation.labels, validation.logits[ray])
-        fused = fused_score(calibrator.apply(scores.logits[ray]), RAYS[::5][ray])
+    validation = trained.score(small_store, "validation", PREFERENCES[::5])[1]
+    for preference in range(3):
+        calibrator = fit_calibrator(validation.labels, validation.logits[preference])
+        fused = fused_score(
+            calibrator.apply(scores.logits[preference]), PREFERENCES[::5][preference]
+        )
         for task in range(2):
-            expected = metrics.ndcg_at_k(scores.labels[task], fused, groups, 10).value
-            assert ranking.ndcg[ray, task] == pytest.approx(expected)
+            expected = GroupRanking(fused, groups).ndcg(scores.labels[task], 10).value
+            assert ranking.ndcg[preference, task] == pytest.approx(expected)
     text = report.ranking_summary(front, ranking)
     assert "ndcg@10/click" in text
     assert f"click {ranking.groups[0]:,}" in text
@@ -143,18 +149,18 @@ def test_data_without_groups_cannot_be_ranked(trained_run, small_store):
     trained = load_trained(trained_run)
     trained = dataclasses.replace(trained, schema=dataclasses.replace(trained.schema, group=None))
     with pytest.raises(UserError, match="no group column tells which rows are ranked together"):
-        trained.list_front(small_store, None, "test", RAYS)
+        trained.list_front(small_store, None, "test", PREFERENCES)
 
 
 def test_a_task_of_one_class_stays_out_and_is_named(scores):
     scores.labels[1] = 0
-    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), PREFERENCES[:3])
     assert front.undefined_tasks == ("buy",)
     assert np.isnan(front.auc[:, 1]).all()
     np.testing.assert_allclose(front.hypervolume, front.auc[:, 0].max())
     assert "AUC of buy is undefined" in report.front_summary(front)
     scores.labels[0] = 1
-    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), RAYS[:3])
+    front = evaluation.evaluate_front(scores, "test", ("click", "buy"), PREFERENCES[:3])
     assert np.isnan(front.hypervolume)
     assert front.to_dict()["undefined_tasks"] == ("click", "buy")
 
@@ -167,4 +173,4 @@ def test_an_empty_split_is_told(small_store):
             return 0
 
     with pytest.raises(UserError, match="no rows to score"):
-        evaluation.score_split(None, None, Empty(), RAYS, make_mesh(), batch_size=300)
+        scoring.score_split(None, None, Empty(), PREFERENCES, make_mesh(), batch_size=300)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.fusion import Fusion, fit_fusion
+from hyperrec_jax.evaluation.grouped import GroupRanking
 from hyperrec_jax.evaluation.lists import fused_score
 from hyperrec_jax.preference.sampling import das_dennis
 
-RAYS = das_dennis(2, 4)
+PREFERENCES = das_dennis(2, 4)
 
 
 def _searches(seed, lists=400, size=12, spread=(1.0, 1.0), product=False):
@@ -36,38 +36,38 @@ def _list_loss(labels, score, groups):
     return np.mean(losses)
 
 
-def _value(labels, score, groups, ray):
+def _value(labels, score, groups, preference):
     return sum(
         weight * _list_loss(target, score, groups) / _list_loss(target, 0 * score, groups)
-        for weight, target in zip(ray, labels, strict=True)
+        for weight, target in zip(preference, labels, strict=True)
     )
 
 
 def test_it_is_as_good_as_the_best_weights_found_by_search():
     labels, logits, groups = _searches(0, spread=(1.0, 3.0))
-    fusion = fit_fusion(labels, logits, groups, RAYS)
+    fusion = fit_fusion(labels, logits, groups, PREFERENCES)
     held, values, lists = _searches(1, 100, spread=(1.0, 3.0))
-    for ray in RAYS[[0, 2, 4]]:
-        learned = _value(held, fusion.score(values, ray), lists, ray)
+    for preference in PREFERENCES[[0, 2, 4]]:
+        learned = _value(held, fusion.score(values, preference), lists, preference)
         searched = min(
-            _value(held, scale * (part * values[0] + (1 - part) * values[1] / 3), lists, ray)
+            _value(held, scale * (part * values[0] + (1 - part) * values[1] / 3), lists, preference)
             for part in np.linspace(0, 1, 9)
             for scale in (0.7, 1.4, 2.0)
         )
         assert learned < searched * 1.01
         # By hand the task whose log-odds spread more takes the list over.
-        by_hand = _value(held, fused_score(values, ray), lists, ray)
+        by_hand = _value(held, fused_score(values, preference), lists, preference)
         assert learned < by_hand
 
 
 def test_it_finds_what_no_weighted_sum_can():
     labels, logits, groups = _searches(0, product=True)
-    fusion = fit_fusion(labels, logits, groups, RAYS)
+    fusion = fit_fusion(labels, logits, groups, PREFERENCES)
     held, values, lists = _searches(1, 100, product=True)
-    ray = RAYS[-1]
-    learned = metrics.ndcg_at_k(held[1], fusion.score(values, ray), lists).value
+    preference = PREFERENCES[-1]
+    learned = GroupRanking(fusion.score(values, preference), lists).ndcg(held[1]).value
     best_sum = max(
-        metrics.ndcg_at_k(held[1], np.cos(t) * values[0] + np.sin(t) * values[1], lists).value
+        GroupRanking(np.cos(t) * values[0] + np.sin(t) * values[1], lists).ndcg(held[1]).value
         for t in np.linspace(0, 2 * np.pi, 24)
     )
     assert learned > best_sum + 0.1
@@ -75,14 +75,14 @@ def test_it_finds_what_no_weighted_sum_can():
 
 def test_it_starts_as_the_sum_by_hand_and_is_kept_in_a_file(tmp_path):
     labels, logits, groups = _searches(0, 20)
-    start = fit_fusion(labels, logits, groups, RAYS, steps=0)
+    start = fit_fusion(labels, logits, groups, PREFERENCES, steps=0)
     standard = (logits - logits.mean(axis=1, keepdims=True)) / logits.std(axis=1, keepdims=True)
-    expected = fused_score(standard, RAYS[1])
-    np.testing.assert_allclose(start.score(logits, RAYS[1]), expected, atol=1e-5)
-    fusion = fit_fusion(labels, np.stack([logits] * 5), groups, RAYS, steps=20)
+    expected = fused_score(standard, PREFERENCES[1])
+    np.testing.assert_allclose(start.score(logits, PREFERENCES[1]), expected, atol=1e-5)
+    fusion = fit_fusion(labels, np.stack([logits] * 5), groups, PREFERENCES, steps=20)
     fusion.save(tmp_path / "fusion.npz")
     again = Fusion.load(tmp_path / "fusion.npz")
-    both = [one.score(np.stack([logits] * 5), RAYS) for one in (fusion, again)]
+    both = [one.score(np.stack([logits] * 5), PREFERENCES) for one in (fusion, again)]
     np.testing.assert_array_equal(*both)
     assert both[0].shape == (5, 240)
     with pytest.raises(UserError, match="not a fusion"):
@@ -93,6 +93,6 @@ def test_it_starts_as_the_sum_by_hand_and_is_kept_in_a_file(tmp_path):
 
 def test_what_has_no_list_to_learn_from_is_told():
     with pytest.raises(UserError, match="task 1 has no list"):
-        fit_fusion([[0, 1], [0, 0]], [[0.0, 1], [0, 1]], [0, 0], RAYS)
-    with pytest.raises(ValueError, match="5 rays before"):
-        fit_fusion([[0, 1]], np.zeros((3, 1, 2)), [0, 0], RAYS)
+        fit_fusion([[0, 1], [0, 0]], [[0.0, 1], [0, 1]], [0, 0], PREFERENCES)
+    with pytest.raises(ValueError, match="5 preferences before"):
+        fit_fusion([[0, 1]], np.zeros((3, 1, 2)), [0, 0], PREFERENCES)

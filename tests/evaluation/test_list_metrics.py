@@ -10,6 +10,7 @@ from sklearn import metrics as oracle
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import list_metrics as list_metrics_module
+from hyperrec_jax.evaluation.grouped import GroupRanking, interval
 from hyperrec_jax.evaluation.list_metrics import (
     METRICS,
     bootstrap,
@@ -18,7 +19,6 @@ from hyperrec_jax.evaluation.list_metrics import (
     mean_over_lists,
     units_of_lists,
 )
-from hyperrec_jax.evaluation.metrics import GroupRanking, interval
 
 quick = settings(deadline=None, max_examples=60)
 

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics, pareto
+from hyperrec_jax.evaluation.grouped import GroupRanking
 from hyperrec_jax.evaluation.lists import Calibrator, fit_calibrator, fused_score, ranking_front
 from hyperrec_jax.preference.sampling import das_dennis
 
@@ -49,26 +50,32 @@ def test_separable_labels_calibrate_to_something_finite() -> None:
 def test_fused_score_weights_the_tasks() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [10.0, 0.0, -10.0]])
     np.testing.assert_allclose(fused_score(logits, [0.75, 0.25]), [3.25, 1.5, -0.25])
-    rays = [[1.0, 0.0], [0.0, 1.0]]
-    np.testing.assert_allclose(fused_score(np.stack([logits, logits]), rays), logits)
+    preferences = [[1.0, 0.0], [0.0, 1.0]]
+    np.testing.assert_allclose(fused_score(np.stack([logits, logits]), preferences), logits)
     with pytest.raises(ValueError, match="must be"):
         fused_score(logits, [1.0, 0.0, 0.0])
 
 
 def test_front_runs_from_one_tasks_order_to_the_others() -> None:
     labels, log_odds, groups = conflicting_searches()
-    rays = das_dennis(2, 10)
-    front = ranking_front(labels, [fused_score(log_odds, ray) for ray in rays], groups, rays)
+    preferences = das_dennis(2, 10)
+    front = ranking_front(
+        labels,
+        [fused_score(log_odds, preference) for preference in preferences],
+        groups,
+        preferences,
+    )
+    own = [GroupRanking(values, groups) for values in log_odds]
     for name, metric in [
-        ("ndcg", metrics.ndcg_at_k),
-        ("average_precision", metrics.mean_average_precision),
-        ("grouped_auc", metrics.grouped_auc),
+        ("ndcg", GroupRanking.ndcg),
+        ("average_precision", GroupRanking.average_precision),
+        ("grouped_auc", GroupRanking.auc),
     ]:
         values = getattr(front, name)
         # At its own corner a task's list is the one by its own logits.
-        assert values[0, 0] == pytest.approx(metric(labels[0], log_odds[0], groups).value)
-        assert values[-1, 1] == pytest.approx(metric(labels[1], log_odds[1], groups).value)
-        correlation = pareto.preference_correlation(rays, 1 - values)
+        assert values[0, 0] == pytest.approx(metric(own[0], labels[0]).value)
+        assert values[-1, 1] == pytest.approx(metric(own[1], labels[1]).value)
+        correlation = pareto.preference_correlation(preferences, 1 - values)
         assert (correlation < -0.9).all(), name
         assert pareto.span(values) > 0.05, name
     # In the middle one list serves both better than either corner serves the other.
@@ -80,14 +87,14 @@ def test_front_runs_from_one_tasks_order_to_the_others() -> None:
         assert front.skipped[task] == len(sizes) - mixed.sum()
 
 
-def test_front_takes_each_rays_own_scores() -> None:
+def test_front_takes_each_preferences_own_scores() -> None:
     labels, log_odds, groups = conflicting_searches(50)
-    rays = np.array([[1.0, 0.0], [0.5, 0.5]])
+    preferences = np.array([[1.0, 0.0], [0.5, 0.5]])
     scores = np.stack([log_odds[0], -log_odds[0]])
-    front = ranking_front(labels, scores, groups, rays)
+    front = ranking_front(labels, scores, groups, preferences)
     np.testing.assert_allclose(front.grouped_auc[1], 1 - front.grouped_auc[0])
-    with pytest.raises(ValueError, match="for 2 rays"):
-        ranking_front(labels, np.stack([log_odds[0]] * 3), groups, rays)
+    with pytest.raises(ValueError, match="for 2 preferences"):
+        ranking_front(labels, np.stack([log_odds[0]] * 3), groups, preferences)
 
 
 def test_calibration_decides_what_a_preference_means() -> None:

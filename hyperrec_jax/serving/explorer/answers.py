@@ -13,8 +13,9 @@ import numpy as np
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics
-from hyperrec_jax.evaluation.front import Front, Scores, evaluate_front
+from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.lists import fused_score
+from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training.train import grid_for
 from hyperrec_jax.training.trained import Trained

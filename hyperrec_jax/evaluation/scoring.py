@@ -1,0 +1,137 @@
+"""The logits of a model for every row of a split under a grid of preferences.
+
+The experts run once for each batch; gates and towers run for every preference. Logits go into
+arrays that are allocated once (float32 `[preference, task, row]`), so that the memory that they
+take is known beforehand.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from hyperrec_jax.data.readers.rows import evaluation_batches
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel.mesh import batch_part, place_batch
+from hyperrec_jax.parallel.processes import fetch
+
+PREFERENCES_AT_ONCE = 8
+"""Preferences decoded at once: enough to fill the cores, few enough to stay in the cache."""
+
+ScoreFn = Callable[[Any, dict[str, jax.Array], jax.Array | np.ndarray], jax.Array]
+
+
+def make_score_fn(model: Any) -> ScoreFn:
+    """Compiles `score(variables, batch, preferences [preference, task]) -> logits [preference,
+    task, batch]`.
+
+    A model that ignores the preference gives the logits of one.
+    """
+
+    def score(variables: Any, batch: dict[str, jax.Array], preferences: jax.Array) -> jax.Array:
+        features = model.apply(variables, batch, False, method="encode")
+
+        def decode(several: jax.Array) -> jax.Array:
+            logits = model.apply(variables, features, several[:, None, :], False, method="decode")
+            return logits.astype(jnp.float32).swapaxes(-1, -2)
+
+        if not model.conditioned:
+            return decode(preferences[:1])[None]
+        num_preferences, num_tasks = preferences.shape
+        chunk = min(PREFERENCES_AT_ONCE, num_preferences)
+        chunks = -(-num_preferences // chunk)
+        padded = jnp.resize(preferences, (chunks * chunk, num_tasks))
+        logits = jax.lax.map(decode, padded.reshape(chunks, chunk, num_tasks))
+        return logits.reshape(chunks * chunk, num_tasks, -1)[:num_preferences]
+
+    return jax.jit(score)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Logits and truth of a split.
+
+    Attributes:
+      logits: float32 `[preference, task, row]`.
+      labels: uint8 `[task, row]`.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+    def table(self, metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+        """`metric(labels, logits)` of each preference and task, float64 `[preference, task]`."""
+        values = [
+            [metric(labels, logits) for labels, logits in zip(self.labels, under, strict=True)]
+            for under in self.logits
+        ]
+        return np.array(values, np.float64)
+
+
+def score_split(
+    score: ScoreFn,
+    variables: Any,
+    split: Any,
+    preferences: np.ndarray,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    progress: bool = False,
+) -> Scores:
+    """Scores every row of a split under every preference.
+
+    Args:
+      score: From `make_score_fn`.
+      variables: The model's `params` and `batch_stats`.
+      split: A split of a store.
+      preferences: `[preference, task]`.
+      mesh: Devices; each process reads its part of the rows.
+      batch_size: Number of rows for each call, over all processes.
+      progress: Whether to show a bar.
+
+    Raises:
+      UserError: the split is empty.
+    """
+    if len(split) == 0:
+        raise UserError(
+            f"{split.path}: has no rows to score; prepare the data with some, for validation by "
+            "--validation-fraction 0.1"
+        )
+    devices = mesh.shape["data"]
+    batch_size = -(-batch_size // devices) * devices
+    batches = evaluation_batches(split, batch_size, *batch_part(mesh, batch_size))
+    asked = np.asarray(preferences, np.float32)
+    logits: np.ndarray | None = None
+    num_tasks = preferences.shape[1]
+    labels = np.empty((num_tasks, len(split)), np.uint8)
+    start = 0
+    pending: dict[str, jax.Array] | None = None
+
+    def settle() -> None:
+        nonlocal logits, start
+        if pending is None:
+            return
+        batch = fetch(pending)
+        if logits is None:
+            logits = np.empty((*batch["logits"].shape[:2], len(split)), np.float32)
+        stop = min(start + batch_size, len(split))  # the rest of the last batch is padding
+        logits[..., start:stop] = batch["logits"][..., : stop - start]
+        labels[:, start:stop] = batch["labels"][: stop - start].T
+        start = stop
+
+    total = -(-len(split) // batch_size)
+    for batch in tqdm(batches, total=total, unit="batch", disable=not progress, desc="scoring"):
+        names = ("categorical", "numerical", "labels")
+        placed = place_batch({name: batch[name] for name in names}, mesh)
+        truth = placed.pop("labels")
+        values = score(variables, placed, asked)
+        settle()  # the former batch, while this one runs
+        pending = {"logits": values, "labels": truth}
+    settle()
+    assert logits is not None
+    return Scores(logits, labels)
