@@ -64,7 +64,6 @@ def main() -> int:
 
 def _evaluate(workdir: Path) -> None:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
-    from hyperrec_jax.data.store import Store
     from hyperrec_jax.evaluation import comparison
     from hyperrec_jax.evaluation import front as evaluation
     from hyperrec_jax.evaluation.scoring import Scores
@@ -73,6 +72,7 @@ def _evaluate(workdir: Path) -> None:
     from hyperrec_jax.reports import page as html_report
     from hyperrec_jax.reports import tables as report
     from hyperrec_jax.training import trained as trained_models
+    from hyperrec_jax.training import workdir as workdirs
 
     trained = trained_models.load_trained(workdir)
     rays = (
@@ -80,7 +80,10 @@ def _evaluate(workdir: Path) -> None:
         if _PREFERENCES.value
         else _GRID.value
     )
-    store = Store.open(Path(_STORE.value or trained.config["data"]["store"]))
+    store = workdirs.open_store(trained.config, _STORE.value)
+
+    if _RANKING.value:
+        trained.check_ranking(store)
 
     def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
         return run.score(
@@ -105,14 +108,11 @@ def _evaluate(workdir: Path) -> None:
 
     def write() -> None:
         details = html_report.details(workdir, trained, split, scores, front, against)
-        report.write(front, output, details)
+        report.write(front, output, details, ranking, fused)
         print(report.front_summary(front))
         if against:
             print(report.comparison_summary(against))
         if ranking:
-            report.write_ranking(front, ranking, output)
-            if fused:
-                fused.save(output / "fusion.npz")
             print(report.ranking_summary(front, ranking))
         print(f"written to {output}/")
 

@@ -13,5 +13,8 @@ class TrainingError(Exception):
     """Training can't go on (a loss that is not finite, a lost process); says at which step."""
 
 
-class Preempted(Exception):  # noqa: N818 - an order to stop, no error
-    """SIGTERM came: the state is saved, the same command goes on from it."""
+class Preempted(BaseException):
+    """SIGTERM came: what is done is saved, the same command goes on from it.
+
+    As `KeyboardInterrupt`, no error: code that deals with any error must not take it for one.
+    """

@@ -5,11 +5,16 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from hyperrec_jax.errors import Preempted, TrainingError, UserError
@@ -29,6 +34,18 @@ def one_line_errors() -> Iterator[None]:
         # The reader of our output went away (`| head`): nothing is wrong, nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (RuntimeError, AssertionError) as error:
+        # JAX has no exception of its own for it, and no message where its plugin is missing.
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        wanted = os.environ.get("JAX_PLATFORMS")
+        if not wanted or Path(raised_in).name != "xla_bridge.py":
+            raise
+        print(
+            f"error: JAX_PLATFORMS={wanted}: JAX finds no such device here; unset the variable, or "
+            "install JAX for that device",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_CODES[UserError])
     except tuple(EXIT_CODES) as error:
         message = str(error) or "interrupted; run the same command again to go on"
         prefix = "" if isinstance(error, (Preempted, KeyboardInterrupt)) else "error: "
@@ -48,8 +65,15 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        # By their names: the package itself may have come from a checkout, not from an index.
+        needed = [
+            text.partition(";")[0].strip()
+            for text in metadata.requires("hyperrec-jax") or ()
+            if re.search(rf"extra == ['\"]{extra}['\"]", text)
+        ]
+        packages = " ".join(f"'{package}'" for package in needed)
         raise UserError(
-            f"{error.name} is not installed: python -m pip install 'hyperrec-jax[{extra}]'"
+            f"{error.name} is not installed: python -m pip install {packages}"
         ) from error
 
 
@@ -73,10 +97,55 @@ def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
 
     Libraries are quiet meanwhile, and compiled programs are kept for the next command.
     """
-    with one_line_errors():
-        _quiet_libraries()
-        _keep_compiled_programs()
-        sys.exit(main())
+    try:
+        with one_line_errors(), _stopped_at_once():
+            _quiet_libraries()
+            _keep_compiled_programs()
+            sys.exit(main())
+    except SystemExit as end:
+        stopped = end.code in (EXIT_CODES[KeyboardInterrupt], EXIT_CODES[Preempted])
+        if stopped and not _one_of_several():
+            # The interpreter's own end would take apart what threads of XLA are computing with,
+            # and crash: nothing is left to do.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(str(end.code)))
+        raise
+
+
+def _one_of_several() -> bool:
+    """Whether other processes train with this one; they part from each other at the end."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+@contextlib.contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """SIGTERM raises `Preempted`; neither it nor Ctrl-C is lost where Python ignores exceptions.
+
+    An exception in a callback of the garbage collector (JAX has one) or in a destructor is only
+    reported. The signal is sent again then.
+    """
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        raise Preempted("stopped; run the same command again to go on")
+
+    def again(unraisable: Any) -> None:
+        number = {KeyboardInterrupt: signal.SIGINT, Preempted: signal.SIGTERM}.get(
+            unraisable.exc_type
+        )
+        if number is None:
+            former_hook(unraisable)
+        else:  # a little later, since this, too, is where exceptions are ignored
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+    former_hook, sys.unraisablehook = sys.unraisablehook, again
+    former = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        sys.unraisablehook = former_hook
 
 
 def _quiet_libraries() -> None:

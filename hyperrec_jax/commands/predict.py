@@ -53,6 +53,10 @@ def predict_file(
     """
     if target.suffix not in (".parquet", ".csv"):
         raise UserError(f"--output {target}: must end in .parquet or .csv")
+    if not target.parent.is_dir():
+        raise UserError(f"--output {target}: there is no folder {target.parent}; make it first")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"--output {target}: is the input; choose another file")
     labels = [",".join(f"{weight:.4g}" for weight in ray) for ray in rays]
     names = [
         task if len(rays) == 1 else f"{task}@{label}"

@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import shutil
+import tempfile
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,9 +54,10 @@ def explain_write_errors(path: Path, kept: str = "finished stages are kept") -> 
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that takes its name only once complete.
 
-    On any error the half-written file is removed, and what stood under the name before stays.
+    On any error the half-written file is removed, and what stood under the name before stays. Two
+    that write one file at once do not see each other: the last to end has its file there, whole.
     """
-    temporary = path.with_name(path.name + ".writing")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.writing")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -63,6 +66,37 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_together(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """A folder for files that take their places in another one all at once, once all are complete.
+
+    Args:
+      folder: Where they go; made where it is missing.
+      names: All files that may be written so. Those of an earlier time are removed just before, so
+        that files of two times never stand side by side; other files stay as they are.
+
+    Yields:
+      The folder to write to.
+
+    Raises:
+      UserError: the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror})") from error
+    try:
+        with explain_write_errors(folder):
+            yield temporary
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+            for path in sorted(temporary.iterdir()):
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(temporary: Path, path: Path) -> None:

@@ -6,6 +6,7 @@ the model was not trained on, which score serves the preference's weights of the
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,7 @@ def fit_fusion(
     *,
     steps: int = STEPS,
     seed: int = 0,
+    goals: Sequence[str] = (),
 ) -> Fusion:
     """Learns a fusion by `sum_i r_i L_i(r)`, with `L_i` the list loss of task `i`.
 
@@ -107,6 +109,7 @@ def fit_fusion(
       preferences: `[preference, task]`.
       steps: Number of steps of Adam.
       seed: Seed of the first parameters and of the order of the preferences.
+      goals: Their names, for messages.
 
     Raises:
       UserError: a task has no list with both a positive and a negative.
@@ -121,7 +124,7 @@ def fit_fusion(
             f"{len(weights)} preferences before"
         )
     ids, group_of_row = np.unique(np.asarray(groups), return_inverse=True)
-    targets = _targets(truth, group_of_row, len(ids))
+    targets = _targets(truth, group_of_row, len(ids), goals)
     num_tasks, hidden = len(truth), HIDDEN
     inner_key, trunk_key, order_key = jax.random.split(jax.random.key(seed), 3)
     deviation = values.std(axis=(0, 2))
@@ -158,7 +161,9 @@ def fit_fusion(
     return Fusion(**train(learned, data), **fixed)
 
 
-def _targets(truth: np.ndarray, group_of_row: np.ndarray, lists: int) -> np.ndarray:
+def _targets(
+    truth: np.ndarray, group_of_row: np.ndarray, lists: int, goals: Sequence[str]
+) -> np.ndarray:
     """What the softmax of a list should be, over the number of lists that count, `[task, row]`."""
     rows = np.bincount(group_of_row, minlength=lists)
     targets = np.zeros_like(truth)
@@ -167,8 +172,8 @@ def _targets(truth: np.ndarray, group_of_row: np.ndarray, lists: int) -> np.ndar
         counts = (positives > 0) & (positives < rows)
         if not counts.any():
             raise UserError(
-                f"task {task} has no list with both a positive and a negative, from which an order "
-                "can be learned; take a larger validation split"
+                f"goal {goals[task] if goals else task} has no list with both a positive and a "
+                "negative, from which an order can be learned; take a larger validation split"
             )
         weight = np.where(counts, 1 / np.maximum(positives, 1), 0) / counts.sum()
         targets[task] = target * weight[group_of_row]

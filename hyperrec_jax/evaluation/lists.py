@@ -5,6 +5,7 @@ list. The list by a weighted sum of the tasks' log-odds, with the preference as 
 one task's order to the other's: a true conflict, whatever the models share.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,9 @@ class Calibrator(NamedTuple):
         return values * slope + intercept
 
 
-def fit_calibrator(labels: ArrayLike, logits: ArrayLike, iterations: int = 50) -> Calibrator:
+def fit_calibrator(
+    labels: ArrayLike, logits: ArrayLike, iterations: int = 50, goals: Sequence[str] = ()
+) -> Calibrator:
     """Fits Platt scaling (Platt 1999) by maximum likelihood, on rows not used for training.
 
     Newton steps with halving; two parameters for each task, so that thousands of rows are plenty.
@@ -43,6 +46,7 @@ def fit_calibrator(labels: ArrayLike, logits: ArrayLike, iterations: int = 50) -
       labels: 0 or 1, `[task, row]`.
       logits: `[task, row]`.
       iterations: Upper limit of the Newton steps.
+      goals: Their names, for messages.
 
     Raises:
       UserError: a task has labels of one class only.
@@ -54,8 +58,8 @@ def fit_calibrator(labels: ArrayLike, logits: ArrayLike, iterations: int = 50) -
     for task, (target, x) in enumerate(zip(truth, values, strict=True)):
         if not 0 < target.mean() < 1:
             raise UserError(
-                f"task {task} has labels of one class only, which cannot be calibrated; take a "
-                "larger validation split"
+                f"goal {goals[task] if goals else task} has labels of one class only, which cannot "
+                "be calibrated; take a larger validation split"
             )
         fits.append(_platt(target, x, iterations))
     slope, intercept = np.array(fits).T

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from hyperrec_jax.data import files
-from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.fusion import Fusion
 from hyperrec_jax.evaluation.lists import RankingFront
 from hyperrec_jax.reports import page as html_report
 from hyperrec_jax.training import workdir as workdirs
@@ -161,34 +161,44 @@ def ranking_records(front: Front, ranking: RankingFront) -> list[dict[str, float
     return records
 
 
-def write_ranking(front: Front, ranking: RankingFront, folder: Path) -> None:
-    """Writes `ranking.csv`.
+FILES = ("front.json", "front.csv", "front.png", "report.html", "ranking.csv", "fusion.npz")
+"""What an evaluation may write."""
+
+
+def write(
+    front: Front,
+    folder: Path,
+    details: html_report.Details,
+    ranking: RankingFront | None = None,
+    fused: Fusion | None = None,
+) -> None:
+    """Writes `front.json`, `front.csv`, `front.png` and `report.html`, together.
+
+    Whoever is stopped meanwhile leaves no new front beside an old report. Those of `FILES` that an
+    earlier evaluation wrote are removed.
+
+    Args:
+      front: Metrics under each preference.
+      folder: Where to.
+      details: What the report shows beside the front.
+      ranking: Metrics of the lists, for `ranking.csv`; None leaves it out.
+      fused: What the lists were scored by, for `fusion.npz`; None leaves it out.
 
     Raises:
       UserError: the folder can't be written.
     """
-    path = folder / "ranking.csv"
-    records = ranking_records(front, ranking)
-    lines = [",".join(records[0]), *(",".join(map(str, row.values())) for row in records)]
-    with files.explain_write_errors(path), files.written_whole(path) as file:
-        file.write(("\n".join(lines) + "\n").encode())
-
-
-def write(front: Front, folder: Path, details: html_report.Details) -> None:
-    """Writes `front.json`, `front.csv`, `front.png` and `report.html`.
-
-    Raises:
-      UserError: the folder can't be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with files.written_together(folder, FILES) as temporary:
         against = {"against": details.comparison.to_dict()} if details.comparison else {}
-        workdirs.write_json(folder / "front.json", front.to_dict() | against)
-        (folder / "front.csv").write_text(front.to_csv(), "utf-8")
-        plot(front, folder / "front.png")
-        (folder / "report.html").write_text(html_report.render(front, details), "utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({error.strerror})") from error
+        workdirs.write_json(temporary / "front.json", front.to_dict() | against)
+        (temporary / "front.csv").write_text(front.to_csv(), "utf-8")
+        plot(front, temporary / "front.png")
+        (temporary / "report.html").write_text(html_report.render(front, details), "utf-8")
+        if ranking:
+            records = ranking_records(front, ranking)
+            lines = [",".join(records[0]), *(",".join(map(str, row.values())) for row in records)]
+            (temporary / "ranking.csv").write_text("\n".join(lines) + "\n", "utf-8")
+        if fused:
+            fused.save(temporary / "fusion.npz")
 
 
 def plot(front: Front, path: str | Path) -> None:

@@ -133,7 +133,13 @@ class Trained:
         grid = self._list_grid(preferences)
         rows = store.split("validation")
         scores = self.score(store, "validation", grid)[1]
-        return fusion.fit_fusion(scores.labels, scores.logits, rows.groups(0, len(rows)), grid)
+        return fusion.fit_fusion(
+            scores.labels,
+            scores.logits,
+            rows.groups(0, len(rows)),
+            grid,
+            goals=self.schema.tasks,
+        )
 
     def list_front(
         self,
@@ -164,7 +170,10 @@ class Trained:
         rows = store.split(split)
         if fused is None:
             held = self.score(store, "validation", grid)[1]
-            calibrators = [lists.fit_calibrator(held.labels, values) for values in held.logits]
+            calibrators = [
+                lists.fit_calibrator(held.labels, values, goals=self.schema.tasks)
+                for values in held.logits
+            ]
             # One for all preferences where the model takes none.
             calibrators *= len(grid) // len(calibrators)
             scored = [
@@ -189,6 +198,24 @@ class Trained:
                 f"store {store.path}: no group column tells which rows are ranked together; name "
                 "one when preparing the data, or leave the lists out"
             )
+
+    def check_ranking(self, store: Store) -> None:
+        """Whether lists can be made and measured, before anything is scored.
+
+        Raises:
+          UserError: the store is not the model's, it has no groups, or a goal has labels of one
+            class only among the validation rows, by which the scores are calibrated.
+        """
+        self.check_store(store)
+        self.check_groups(store)
+        rows = store.split("validation")
+        for goal, positives in zip(self.schema.tasks, rows.positives, strict=True):
+            if not 0 < positives < len(rows):
+                raise UserError(
+                    f"store {store.path}: goal {goal} has labels of one class only among the "
+                    "validation rows, by which lists are calibrated; prepare the data with a "
+                    "larger --validation-fraction, or leave out --ranking"
+                )
 
     def _list_grid(self, preferences: np.ndarray | None) -> np.ndarray:
         return evaluation_grid(self.schema.num_tasks, 25) if preferences is None else preferences
