@@ -1,14 +1,20 @@
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hyperrec_jax.api.load import load_predictor
+from hyperrec_jax.commands import export, predict, suggest
 from hyperrec_jax.commands.torch_import import convert, main
 from hyperrec_jax.config.defaults import model_options
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
+from hyperrec_jax.reports import page, tables
+from hyperrec_jax.serving.http import create_app
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.models.torch_reference import REFERENCES
@@ -141,6 +147,27 @@ def _import(store, checkpoint, workdir):
     return main([*map(str, files), "--model", "pomoe", *overrides])
 
 
+def _run_all_commands(run, store, folder):
+    """Evaluates, suggests, predicts, exports and loads for a server."""
+    front, scores = load_trained(run).score(store, "validation", 5)
+    details = page.details(run, load_trained(run), store.split("validation"), scores, front)
+    tables.write(front, run / "evaluation" / "validation", details)
+    assert suggest.main(["--workdir", str(run), "--goal", "knee"]) == 0
+    columns = {
+        field.name: store.vocabulary(field.name)[:1].to_pylist() * 3
+        for field in store.schema.categorical
+    } | {field.name: [0.5, 1.0, 2.0] for field in store.schema.numerical}
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    files = ["--input", str(folder / "rows.parquet"), "--output", str(folder / "scores.parquet")]
+    export.main(["--workdir", str(run), "--out", str(folder / "model")])
+    found = []
+    for model in (run, folder / "model"):
+        assert predict.main(["--workdir", str(model), *files]) == 0
+        found.append(pq.read_table(folder / "scores.parquet").to_pandas().to_numpy())
+    np.testing.assert_allclose(*found, atol=1e-6)
+    create_app(load_predictor(folder / "model"), 16)
+
+
 def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_path):
     store = synthetic_store
     raw_sizes = [
@@ -168,6 +195,7 @@ def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_
     logits = trained.network.apply(trained.variables, batch, ray, False)
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
+    _run_all_commands(tmp_path / "run", store, tmp_path)
     config = trained.config | {"train": trained.config["train"] | {"epochs": 1}}
     assert train(config, tmp_path / "run", store).epoch == 1
     with pytest.raises(UserError, match="holds a run already"):
