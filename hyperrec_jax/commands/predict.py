@@ -6,6 +6,7 @@ task: `click`, or `click@0.3,0.7` for each of several preferences.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,11 +18,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.data.checks import unseen_warnings
 from hyperrec_jax.data.csv_reader import plain_file, read_csv
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.sampling import parse_preferences
 from hyperrec_jax.serving.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 _PARQUET_ROWS = 1 << 16
 
@@ -66,7 +70,7 @@ def predict_file(
     repeated = sorted({name for name in [*keep, *names] if [*keep, *names].count(name) > 1})
     if repeated:
         raise UserError(f"column {repeated[0]!r} would be written twice; see --keep, --preference")
-    rows = 0
+    rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.categorical), np.int64)
     with explain_write_errors(target), written_whole(target) as file:
         writer = None
         for table in _read(source, predictor, keep):
@@ -79,8 +83,11 @@ def predict_file(
             writer = writer or _writer(file, target, result.schema)
             writer.write_table(result)
             rows += result.num_rows
+            unseen += encoded.unseen
         if writer is not None:
             writer.close()
+    for line in unseen_warnings(predictor.preprocess.schema, unseen.tolist(), rows, str(source)):
+        logger.warning(line)
     return rows
 
 

@@ -84,6 +84,13 @@ def test_bad_input_is_told_and_leaves_no_output(exported_model, tmp_path, text, 
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
+def test_values_that_training_never_saw_are_counted(exported_model, tmp_path, caplog):
+    (tmp_path / "rows.csv").write_text("country,item,price,age\nc1,1000,2,3\nc1,1,2,3\n")
+    _run(exported_model, tmp_path / "rows.csv", tmp_path / "scores.csv")
+    (line,) = caplog.messages
+    assert "field 'item': 50.0% of 2 rows have a value that training never saw" in line
+
+
 def test_bad_files_are_told(exported_model, log, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.parquet or \.csv"):
         _run(exported_model, log, tmp_path / "scores.xlsx")
