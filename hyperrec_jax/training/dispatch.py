@@ -1,10 +1,12 @@
 """The step of a run with all that it asks for, and several steps compiled into one call."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.training.gram import gram_loss
@@ -30,10 +32,12 @@ def make_step(run: Run) -> Step:
     return functools.partial(step, run)
 
 
-def make_dispatch(step: Step, shardings: Any = None) -> Step:
-    """Compiles several steps into one call: `dispatch(state, batches [count, batch, ...])`.
+def make_dispatch(step: Step, shardings: Any = None) -> Callable[..., Any]:
+    """Compiles several steps into one call: `dispatch(state, batches [length, batch, ...])`.
 
-    The state is donated: its buffers are reused, the caller's reference is dead.
+    With a third argument `count` only the first so many batches are trained on, and the metrics of
+    the others are zero: one compiled program serves a whole call and the shorter one that ends an
+    epoch. The state is donated: its buffers are reused, the caller's reference is dead.
 
     Args:
       step: From `make_step`.
@@ -41,7 +45,38 @@ def make_dispatch(step: Step, shardings: Any = None) -> Step:
         anew for a placement that the compiler chose.
     """
 
-    def dispatch(state: TrainState, batches: Batch) -> tuple[TrainState, StepMetrics]:
-        return jax.lax.scan(step, state, batches)
+    def dispatch(
+        state: TrainState, batches: Batch, count: jax.Array | int | None = None
+    ) -> tuple[TrainState, StepMetrics]:
+        if count is None:
+            return jax.lax.scan(step, state, batches)
+
+        def batch(index: jax.Array | int) -> Batch:
+            return jax.tree.map(lambda leaf: leaf[index], batches)
+
+        def body(
+            index: jax.Array, carry: tuple[TrainState, StepMetrics]
+        ) -> tuple[TrainState, StepMetrics]:
+            state, kept = carry
+            state, metrics = step(state, batch(index))
+            return state, jax.tree.map(lambda all_, one: all_.at[index].set(one), kept, metrics)
+
+        length = len(jax.tree.leaves(batches)[0])
+        shapes = jax.eval_shape(step, state, batch(0))[1]
+        empty = jax.tree.map(lambda one: jnp.zeros((length, *one.shape), one.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, empty))
 
     return jax.jit(dispatch, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def padded(batches: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Batches `[count, batch, ...]` with zeros up to `[length, batch, ...]`."""
+    missing = length - len(next(iter(batches.values())))
+    if not missing:
+        return dict(batches)
+    return {
+        name: (jnp if isinstance(leaf, jax.Array) else np).pad(
+            leaf, ((0, missing), *[(0, 0)] * (leaf.ndim - 1))
+        )
+        for name, leaf in batches.items()
+    }

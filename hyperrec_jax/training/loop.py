@@ -17,7 +17,7 @@ from hyperrec_jax.errors import TrainingError
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.checkpoint import Progress
-from hyperrec_jax.training.dispatch import make_dispatch, make_step
+from hyperrec_jax.training.dispatch import make_dispatch, make_step, padded
 from hyperrec_jax.training.hooks import Hook
 from hyperrec_jax.training.signals import stop_signals
 from hyperrec_jax.training.state import TrainState, state_template
@@ -62,9 +62,8 @@ def run_loop(
     """
     settings, per_epoch = run.config["train"], reader.steps_per_epoch
     start = int(state.step)
-    schedule = list(
-        dispatch_schedule(start, per_epoch, settings["epochs"], settings["steps_per_dispatch"])
-    )
+    length = min(settings["steps_per_dispatch"], per_epoch)
+    schedule = list(dispatch_schedule(start, per_epoch, settings["epochs"], length))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state_template(run))
     dispatch = make_dispatch(make_step(run), shardings)
     pending: tuple[int, int, StepMetrics] | None = None
@@ -77,7 +76,7 @@ def run_loop(
             return
         first, count, metrics = pending
         pending = None
-        metrics = processes.fetch(metrics)
+        metrics = jax.tree.map(lambda leaf: leaf[:count], processes.fetch(metrics))
         now = time.perf_counter()
         seconds, began = now - began, now
         check_finite(first, metrics, per_epoch)
@@ -89,7 +88,8 @@ def run_loop(
             closing.callback(hook.close)
             hook.begin(progress, start, settings["epochs"] * per_epoch)
         for (first, count), batch in zip(schedule, prefetch(reader, schedule), strict=True):
-            state, metrics = dispatch(state, place_batch(batch, run.mesh, axis=1))
+            placed = place_batch(padded(batch, length), run.mesh, axis=1)
+            state, metrics = dispatch(state, placed, count)
             settle()
             pending = first, count, metrics
             done = first + count
