@@ -133,5 +133,8 @@ def refuse(name: str, row: int, column: str, value: str, why: str, advice: str) 
 
 def shortened(value: object) -> str:
     """A value for a message: in ASCII, at most 80 characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -16,13 +16,13 @@ and serving both call it, and text from a CSV file goes through it as typed colu
   time stamps `2026-01-31T12:30:00`, with a fraction where it is not zero; those with a time zone
               in UTC with a `Z` at the end, midnight or not
   times       `12:30:00`, with a fraction where it is not zero
-  bytes       their UTF-8 text
+  bytes       their UTF-8 text (of a fixed size: none, they may be anything)
   categories  the text of what they stand for
 """
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,8 @@ _TIME_STAMP = re.compile(
     r"(?:(Z)|([+-])([0-9]{2}):?([0-9]{2}))?"
 )
 _TIME = re.compile(r"([0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]+)")
+_TICKS = {"s": 86_400.0, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
+_FIRST_DAY, _LAST_DAY = ((day - date(1970, 1, 1)).days for day in (date.min, date.max))
 _SPELLINGS = {"NaN": "", **{t: t.lower() for t in ("True", "TRUE", "False", "FALSE")}}
 _MAY_CHANGE = (
     r"^(NaN|True|TRUE|False|FALSE|-?[0-9]+\.0+|-?[0-9](\.[0-9]+)?[eE][+-]?[0-9]+"
@@ -84,12 +86,12 @@ def _of_type(values: pa.Array) -> pa.Array | None:
         return _of_floats(values)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return _of_text(values.cast(pa.string()))
-    if types.is_fixed_size_binary(kind):
-        return _of_bytes(values.cast(pa.binary()))
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
         return _of_bytes(values.cast(pa.binary()))
     if types.is_date(kind):
-        return values.cast(pa.date32(), safe=False).cast(pa.string())
+        days = values.cast(pa.date32(), safe=False)
+        _require_year_of_four_digits(days.cast(pa.int32()), 1.0)
+        return days.cast(pa.string())
     if types.is_timestamp(kind):
         return _from_distinct(values.dictionary_encode(), _of_time_stamps)
     if types.is_time(kind):
@@ -192,11 +194,11 @@ def _normal(text: str) -> str:
 
 def _normal_time_stamp(stamp: re.Match[str]) -> str | None:
     """None where there is no such day or time."""
-    date, minute, second, fraction, utc, sign, hours, minutes = stamp.groups()
+    day, minute, second, fraction, utc, sign, hours, minutes = stamp.groups()
     if fraction and not second:
         return None
     try:
-        moment = datetime.fromisoformat(f"{date}T{minute}{second or ':00'}")
+        moment = datetime.fromisoformat(f"{day}T{minute}{second or ':00'}")
         if sign:
             offset = timedelta(hours=int(hours), minutes=int(minutes))
             moment = moment - offset if sign == "+" else moment + offset
@@ -214,11 +216,20 @@ def _with_fraction(text: str, fraction: str) -> str:
 def _of_time_stamps(values: pa.Array) -> pa.Array:
     kind = values.type
     # What is stored are the ticks in UTC, or those of the clock where there is no zone.
+    _require_year_of_four_digits(values.cast(pa.int64()), _TICKS[kind.unit])
     ticks = values.view(pa.timestamp(kind.unit))
     text = _without_zeros(pc.strftime(ticks, "%Y-%m-%dT%H:%M:%S"), kind)
     if kind.tz is not None:
         return pc.binary_join_element_wise(text, "Z", "")
     return pc.replace_substring_regex(text, "T00:00:00$", "")
+
+
+def _require_year_of_four_digits(values: pa.Array, ticks: float) -> None:
+    """Refuses a time that no calendar here has, given in ticks since 1970, so many each day."""
+    days = values.fill_null(0).to_numpy(zero_copy_only=False) / ticks
+    fine = (days >= _FIRST_DAY) & (days < _LAST_DAY + 1)
+    if not fine.all():
+        raise UnreadableValue(int(np.argmin(fine)), "is not a time of the years 1 to 9999")
 
 
 def _without_zeros(text: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -256,7 +256,11 @@ def _columns(
 
 def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Array:
     try:
-        return pa.array(values)
+        array = _plain_array(values)
+        if pa.types.is_timestamp(array.type) and any(getattr(v, "nanosecond", 0) for v in values):
+            # Arrow cuts the nanoseconds of pandas' time stamps off; their text has them.
+            return pa.array([v.isoformat() if v == v and v is not None else None for v in values])
+        return array
     except UnicodeEncodeError:
         odd = next(row for row, value in enumerate(values) if not _agree([value]))
         raise UserError(
@@ -283,6 +287,13 @@ def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Arr
 _NOT_OF_ONE_TYPE = (ValueError, TypeError, OverflowError, pa.ArrowException)
 
 
+def _plain_array(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except _NOT_OF_ONE_TYPE:
+        return pa.array(values, from_pandas=True)  # its signs for what is missing are nulls
+
+
 def _is_number(value: Any) -> bool:
     if type(value) is int:
         return value.bit_length() <= _MOST_BITS
@@ -291,7 +302,7 @@ def _is_number(value: Any) -> bool:
 
 def _agree(values: list[Any]) -> bool:
     try:
-        pa.array(values)
+        _plain_array(values)
     except _NOT_OF_ONE_TYPE:
         return False
     return True

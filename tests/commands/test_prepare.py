@@ -156,3 +156,31 @@ def test_full_disk_for_real(tmp_path):
     assert "no space left" in result.stderr
     assert not list(tmp_path.rglob("*.writing"))
     assert not (tmp_path / "out").exists()
+
+
+def test_values_that_training_never_saw_are_told_and_warned_of(tmp_path, capsys):
+    for name, items in (("train", "ab"), ("test", "abxy"), ("dev", "abababax")):
+        lines = [f"{item},{row % 3 == 0:d},z" for row, item in enumerate(items * 20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["item,click,shop", *lines]))
+    (tmp_path / "own.yaml").write_text(
+        "files: {train: train.csv, test: test.csv, validation: dev.csv}\n"
+        "categorical: [item, shop]\nlabels: [click]\n"
+    )
+    command = ["csv", "--input", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")]
+    main(command)
+    printed = capsys.readouterr()
+    assert "validation: rows with a value that training never saw: item 12.50%\n" in printed.out
+    assert "test: rows with a value that training never saw: item 50.00%\n" in printed.out
+    (warning,) = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+    assert "out, test split: field 'item': 50.0% of 80 rows" in warning
+
+
+def test_a_column_that_is_the_label_is_warned_of(tmp_path, capsys):
+    lines = [f"{row % 3},{row % 2},{row % 2}" for row in range(200)]
+    (tmp_path / "log.csv").write_text("\n".join(["item,clicked,click", *lines]))
+    (tmp_path / "own.yaml").write_text(
+        "files: {train: log.csv}\ncategorical: [item]\nnumerical: [clicked]\nlabels: [click]\n"
+    )
+    main(["csv", "--input", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")])
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "column 'clicked' alone tells label 'click' (AUC 1.0000" in warning

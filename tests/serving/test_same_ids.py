@@ -136,6 +136,19 @@ def test_the_spelling_of_another_program_is_the_same_id(train, test, tmp_path):
     assert store.vocabulary("id").to_pylist() == [train]
 
 
+@pytest.mark.parametrize("missing", [None, math.nan, pd.NA, pd.NaT])
+def test_pandas_signs_for_a_missing_value(missing, tmp_path):
+    stamps = [pd.Timestamp("2026-01-31 12:00:00.000000001"), pd.Timestamp("2026-01-31")]
+    frame = pd.DataFrame({"at": [*stamps, None] * 9, "click": [0, 0, 1] * 9})
+    store = prepare(frame, tmp_path / "own", labels=["click"], categorical=["at"])
+    preprocess = Preprocessor.open(store.schema, store.path / "vocabulary.arrow")
+    expected = preprocess(frame.head(3)).categorical
+    assert expected[:, 0].tolist() == [3, 2, 1]
+    rows = [{"at": value} for value in [*stamps, missing]]
+    np.testing.assert_array_equal(preprocess(rows).categorical, expected)
+    np.testing.assert_array_equal(preprocess(rows[2:]).categorical, expected[2:])
+
+
 def test_unseen_values_are_counted_by_field(small_store):
     preprocess = Preprocessor.open(small_store.schema, small_store.path / "vocabulary.arrow")
     row = {"country": "c1", "item": 3, "price": 1.0, "age": 0.0}
@@ -148,6 +161,7 @@ def test_unseen_values_are_counted_by_field(small_store):
     [
         ("\ud800", "row 2, column 'country': .*no value that a table can hold"),
         ([1], "row 2, column 'country'"),
+        pytest.param(1 << 70_000, "row 2, column 'country': a value of type int", id="endless"),
     ],
 )
 def test_a_value_without_a_text_is_told(small_store, value, message):

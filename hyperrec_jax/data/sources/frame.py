@@ -41,7 +41,7 @@ def write_frame(table: pa.Table, description: Description, file: BinaryIO) -> st
     with pq.ParquetWriter(file, pa.schema(list(columns.items()))) as writer:
         start = 0
         for batch in table.select(list(columns)).to_batches(max_chunksize=_ROWS):
-            chunk = Chunk(_NAME, start, batch)
+            chunk = Chunk(_NAME, start, batch, "correct or convert it")
             written = pa.record_batch({name: _plain(chunk, name, columns) for name in columns})
             writer.write_batch(written)
             identity.update(written.serialize())
