@@ -117,8 +117,10 @@ def shown(value: pa.Scalar) -> str:
     """A value for a message, in ASCII and short."""
     try:
         plain = value.as_py()
-    except (ValueError, OverflowError):  # such as text that is not UTF-8, or nanoseconds
-        return shortened(value.cast(pa.binary()).as_py() if _is_text(value.type) else str(value))
+    except (ValueError, OverflowError):  # such as text that is not UTF-8, or a far date
+        if _is_text(value.type):
+            return shortened(value.cast(pa.binary()).as_py())
+        return f"a value of type {value.type}"
     return "an empty cell" if plain in (None, "") else shortened(plain)
 
 

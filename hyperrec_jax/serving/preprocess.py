@@ -259,7 +259,9 @@ def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Arr
         array = _plain_array(values)
         if pa.types.is_timestamp(array.type) and any(getattr(v, "nanosecond", 0) for v in values):
             # Arrow cuts the nanoseconds of pandas' time stamps off; their text has them.
-            return pa.array([v.isoformat() if v == v and v is not None else None for v in values])
+            valid = array.is_valid().to_pylist()
+            texts = [v.isoformat() if ok else None for v, ok in zip(values, valid, strict=True)]
+            return pa.array(texts, pa.string())
         return array
     except UnicodeEncodeError:
         odd = next(row for row, value in enumerate(values) if not _agree([value]))

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -167,6 +168,11 @@ FRAMES = {
         pd.concat([_frame(), _frame()[["item"]]], axis=1),
         COLUMNS,
         "no table .*item",
+    ),
+    "a far date": (
+        pa.table({"item": pa.array([2**30], pa.date32()), "age": [1.0], "click": [0]}),
+        COLUMNS,
+        "row 1, column 'item': a value of type date32.* is not a time of the years 1 to 9999",
     ),
     "a lone surrogate": (_replaced("item", "\ud800"), COLUMNS, "no table .*surrogates"),
     "a surrogate in rows": ([{"item": "\ud800", "age": 1, "click": 0}], COLUMNS, "row 1, column"),
