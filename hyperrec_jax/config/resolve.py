@@ -10,6 +10,7 @@ import numpy as np
 from hyperrec_jax import models, registry
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.run import Config, Run
+from hyperrec_jax.data.checks import first_outside_funnel
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split
 from hyperrec_jax.errors import UserError
@@ -38,6 +39,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     settings = config["train"]
     _check_lengths(settings)
     model = create_model(config, schema)
+    _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
     normaliser = _normaliser(config, training_rows, model, objective, num_preferences)
@@ -109,6 +111,21 @@ def _check_lengths(settings: Config) -> None:
         value = settings[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"train.{name}={value}: give a whole number of at least {least}")
+
+
+def _check_funnel(name: str, model: MultiTaskModel, schema: Schema, training_rows: Split) -> None:
+    """Whether the labels are steps of a funnel in their order, where the model takes them so."""
+    outside = None if model.funnel == "no" else first_outside_funnel(training_rows)
+    if outside is None:
+        return
+    before, after = schema.tasks[outside - 1], schema.tasks[outside]
+    told = (
+        f"model {name} takes its goals as steps, each of which needs the one before, and {after} "
+        f"is positive in training rows where {before} is not"
+    )
+    if model.funnel == "needed":
+        raise UserError(f"{told}; name the labels in the order of the funnel, or take model mmoe")
+    logger.warning("%s", told)
 
 
 def _objective_name(config: Config, model: MultiTaskModel) -> str:

@@ -145,6 +145,7 @@ class Front:
             "positives": self.positives,
             "hypervolume": self.hypervolume,
             "hypervolume_reference": [1.0] * len(self.tasks),
+            "hypervolume_method": pareto.hypervolume_method(len(self.tasks)),
             "non_dominated_fraction": float(self.non_dominated.mean()),
             "non_dominated_fraction_beyond_noise": self.non_dominated_beyond_noise,
             "relative_loss": {

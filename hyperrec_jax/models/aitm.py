@@ -1,6 +1,7 @@
 """Adaptive information transfer multi-task (Xi et al. 2021, KDD), for tasks along a funnel."""
 
 import math
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from hyperrec_jax.models.logits import to_logits
 @register("aitm")
 class AITM(MultiTaskModel):
     """Each task after the first attends to its own bottom and to what the one before passes on."""
+
+    funnel: ClassVar[Literal["no", "usual", "needed"]] = "usual"
 
     def setup(self) -> None:
         width = self.bottom_widths[-1]

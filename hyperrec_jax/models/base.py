@@ -57,6 +57,9 @@ class MultiTaskModel(nn.Module):
 
     conditioned: ClassVar[bool] = False
     """Whether the preference changes the logits."""
+    funnel: ClassVar[Literal["no", "usual", "needed"]] = "no"
+    """Whether the goals are usually steps, each of which needs the one before it as a purchase
+    needs a click, or whether the model can express nothing else."""
     accumulate_steps: ClassVar[int] = 1
     """Batches per parameter update."""
     inner_learning_rate = 0.0

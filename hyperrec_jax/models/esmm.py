@@ -1,7 +1,7 @@
 """Entire-space multi-task model (Ma et al. 2018, SIGIR), for tasks along a funnel."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flax.typing import Array
@@ -17,6 +17,8 @@ class ESMM(MultiTaskModel):
     With click and conversion the two networks give pCTR and pCVR, and the model answers with the
     logits of pCTR and of pCTCVR = pCTR * pCVR, which both have labels on all impressions.
     """
+
+    funnel: ClassVar[Literal["no", "usual", "needed"]] = "needed"
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()

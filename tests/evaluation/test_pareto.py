@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import moocore
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,21 @@ def test_hypervolume_of_continuous_fronts() -> None:
     front = np.stack([x**2, (1 - x) ** 2], axis=1)
     for reference, volume in [(1, 0.8333), (1.1, 1.0433), (2, 3.8333)]:
         assert pareto.hypervolume(front, reference) == pytest.approx(volume, abs=2e-4)
+
+
+@pytest.mark.parametrize("goals", [6, 8])
+def test_hypervolume_of_many_goals_is_nearly_the_exact_one(goals: int) -> None:
+    points = np.random.default_rng(goals).random((25, goals)) * 0.5 + 0.1
+    exact = moocore.hypervolume(points, ref=np.ones(goals))
+    assert pareto.hypervolume(points, 1.0) == pytest.approx(exact, rel=2e-3)
+    assert pareto.hypervolume_method(goals) != "exact" == pareto.hypervolume_method(5)
+
+
+def test_hypervolume_of_twenty_goals_is_there_at_once() -> None:
+    # The exact algorithm would not end within a day.
+    points = np.random.default_rng(0).random((25, 20)) * 0.5 + 0.1
+    box = np.prod(1 - points, axis=1)
+    assert box.max() < pareto.hypervolume(points, 1.0) < box.sum()
 
 
 @quick
