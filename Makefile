@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write the report.
-	$(BIN)/python -m hyperrec_jax.commands.prepare synthetic --output data/synthetic
-	$(BIN)/python train.py --config configs/synthetic.py --workdir runs/synthetic
-	$(BIN)/python evaluate.py --workdir runs/synthetic --grid 25
+	$(BIN)/hyperrec prepare synthetic --output data/synthetic
+	$(BIN)/hyperrec train --config configs/synthetic.py --workdir runs/synthetic
+	$(BIN)/hyperrec evaluate --workdir runs/synthetic --grid 25
 
 test: $(VENV)/installed-dev lint ## Lint, type-check and test.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

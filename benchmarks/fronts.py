@@ -38,9 +38,9 @@ from benchmarks import measure
 from benchmarks.oracle import train_apart
 from benchmarks.parts import make_parts
 from benchmarks.stores import open_or_prepare
-from configs import base
 from hyperrec_jax import models
 from hyperrec_jax.commands import cli
+from hyperrec_jax.config import defaults
 from hyperrec_jax.data import files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
@@ -79,7 +79,7 @@ class Dataset:
     """Where a front is looked for.
 
     Attributes:
-      arguments: Of `hyperrec_jax.commands.prepare`.
+      arguments: Of `hyperrec prepare`.
       trunk: Overrides that all models share.
       oracle_rays: Models of the oracle.
       together: Of these trained side by side.
@@ -229,14 +229,14 @@ class Run:
 
 def make_config(overrides: Overrides, trunk: Overrides, seed: int) -> dict[str, Any]:
     """The nested config of a variant on a trunk; options that its model lacks are left out."""
-    config = base.get_config(overrides.get("preset", "default"))
+    config = defaults.get_config(overrides.get("preset", "default"))
     changes = trunk | {key: value for key, value in overrides.items() if key != "preset"}
     config.update_from_flattened_dict(changes | {"seed": seed, "train.patience": 0})
     config.train.grid = 5
     known = models.model_options(config.model.name)
     for option in list(config.model):
         if option != "name" and option not in known:
-            config.model[option] = None
+            del config.model[option]
     return config.to_dict()
 
 

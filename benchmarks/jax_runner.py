@@ -12,14 +12,14 @@ import numpy as np
 from benchmarks.measure import timed
 from benchmarks.parts import make_parts
 from benchmarks.profile_step import Piece, profile
-from configs import base
-from hyperrec_jax.commands.torch_import import convert
+from hyperrec_jax.config import defaults
 from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.front import evaluate_front
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.dispatch import make_dispatch
+from hyperrec_jax.training.torch_import.convert import convert
 from hyperrec_jax.training.train import grid_for
 
 
@@ -40,7 +40,7 @@ class JaxRunner:
         threads: int = 0,
     ):
         del threads
-        config = base.get_config("original")
+        config = defaults.get_config("original")
         config.update_from_flattened_dict(overrides)
         self._store = Store.open(store_path)
         self._split = self._store.split("train")

@@ -3,7 +3,7 @@
     python -m benchmarks.reproduce --data DIR --datasets census_income,aliexpress_nl \\
         --models all --seeds 5
 
-`DIR` holds what `hyperrec_jax.commands.prepare` takes as `--input` (for AliExpress the downloaded
+`DIR` holds what `hyperrec prepare` takes as `--input` (for AliExpress the downloaded
 archives, for the census its files). Runs that are complete are read, not repeated: start the same
 command again after a stop. Every figure of ours in the table was measured by this command; the
 published ones stand beside them.
@@ -116,10 +116,7 @@ class Result:
 
 def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespace) -> Any:
     """The config of one run: the data set's, the model, and the options of this command."""
-    try:
-        config = importlib.import_module(f"configs.{dataset}").get_config(arguments.preset)
-    except KeyError as error:
-        raise UserError(f"--preset {arguments.preset}: there is no such preset") from error
+    config = importlib.import_module(f"configs.{dataset}").get_config(arguments.preset)
     config.model.name = model
     config.seed = seed
     config.train.epochs = arguments.epochs
@@ -131,7 +128,7 @@ def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespa
         config.model.num_shared_experts = config.model.num_task_experts = arguments.experts // 2
     if not models.model_class(model).conditioned:
         config.objective.name = "uniform"
-        config.objective.weight = None
+        config.objective.pop("weight", None)
     return config.to_dict()
 
 

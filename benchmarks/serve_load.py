@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     described = machine(PACKAGES, threads=os.cpu_count() or 1)
     requests = make_requests(arguments.model, arguments.rows, arguments.rows_a_request)
     port = free_port()
-    server = [sys.executable, "-m", "hyperrec_jax.commands.serve", "--model", str(arguments.model)]
+    server = [sys.executable, "-m", "hyperrec_jax", "serve", "--model", str(arguments.model)]
     with subprocess.Popen([*server, "--port", str(port)], stdout=subprocess.DEVNULL) as process:
         try:
             _wait_until_healthy(process, port, timeout=180)

@@ -13,7 +13,7 @@ def open_or_prepare(path: Path, arguments: Sequence[str], data: Path | None = No
 
     Args:
       path: Its folder; the last part is the data set's name.
-      arguments: Of `hyperrec_jax.commands.prepare`, without `--input` and `--output`.
+      arguments: Of `hyperrec prepare`, without `--input` and `--output`.
       data: What goes to `--input`, or None.
 
     Raises:

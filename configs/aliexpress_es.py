@@ -1,16 +1,14 @@
-"""AliExpress search logs, Spain: click, conversion; 16 categorical and 63 numerical fields.
+"""AliExpress search logs, Spain: click, conversion.
 
-python -m hyperrec_jax.commands.prepare aliexpress --country es --input DIR
-python train.py --config configs/aliexpress_es.py --workdir runs/aliexpress_es
-python evaluate.py --workdir runs/aliexpress_es
+hyperrec prepare aliexpress --country es --input DIR
+hyperrec train --config configs/aliexpress_es.py --workdir runs/aliexpress_es
+hyperrec evaluate --workdir runs/aliexpress_es
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import aliexpress
 
 
 def get_config(preset: str = "default") -> ConfigDict:
-    config = base.get_config(preset)
-    config.data.store = "data/aliexpress_es"
-    return config
+    return aliexpress.get_config(preset, "es")

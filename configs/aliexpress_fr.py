@@ -1,16 +1,14 @@
-"""AliExpress search logs, France: click, conversion; 16 categorical and 63 numerical fields.
+"""AliExpress search logs, France: click, conversion.
 
-python -m hyperrec_jax.commands.prepare aliexpress --country fr --input DIR
-python train.py --config configs/aliexpress_fr.py --workdir runs/aliexpress_fr
-python evaluate.py --workdir runs/aliexpress_fr
+hyperrec prepare aliexpress --country fr --input DIR
+hyperrec train --config configs/aliexpress_fr.py --workdir runs/aliexpress_fr
+hyperrec evaluate --workdir runs/aliexpress_fr
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import aliexpress
 
 
 def get_config(preset: str = "default") -> ConfigDict:
-    config = base.get_config(preset)
-    config.data.store = "data/aliexpress_fr"
-    return config
+    return aliexpress.get_config(preset, "fr")

@@ -1,17 +1,17 @@
 """A synthetic impression -> click -> conversion funnel of AliExpress' shape: no download needed.
 
-python -m hyperrec_jax.commands.prepare synthetic
-python train.py --config configs/synthetic.py --workdir runs/synthetic
-python evaluate.py --workdir runs/synthetic
+hyperrec prepare synthetic
+hyperrec train --config configs/synthetic.py --workdir runs/synthetic
+hyperrec evaluate --workdir runs/synthetic
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from hyperrec_jax.config import defaults
 
 
 def get_config(preset: str = "default") -> ConfigDict:
-    config = base.get_config(preset)
+    config = defaults.get_config(preset)
     config.data.store = "data/synthetic"
     # One number a row between experts and towers: a wide trunk serves both tasks at once, and there
     # is then nothing to prefer. With this one they compete, and the preference decides.

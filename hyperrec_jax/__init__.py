@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyperrec_jax.api.load import load
     from hyperrec_jax.api.model import Model
     from hyperrec_jax.api.prepare import prepare
-    from hyperrec_jax.commands.suggest import suggest_preference
+    from hyperrec_jax.evaluation.choice import suggest_preference
     from hyperrec_jax.reports.tables import plot
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _HOMES = {
     "Model": "api.model",
     "plot": "reports.tables",
     "prepare": "api.prepare",
-    "suggest_preference": "commands.suggest",
+    "suggest_preference": "evaluation.choice",
 }
 
 

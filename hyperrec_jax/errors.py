@@ -1,4 +1,10 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The exceptions that end a command with one line."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 
 
 class UserError(Exception):
@@ -18,3 +24,34 @@ class Preempted(BaseException):
 
     As `KeyboardInterrupt`, no error: code that deals with any error must not take it for one.
     """
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around imports of what an extra of the package installs.
+
+    Raises:
+      UserError: the extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        # By their names: the package itself may have come from a checkout, not from an index.
+        needed = [
+            text.partition(";")[0].strip()
+            for text in metadata.requires("hyperrec-jax") or ()
+            if re.search(rf"extra == ['\"]{extra}['\"]", text)
+        ]
+        packages = " ".join(f"'{package}'" for package in needed)
+        raise UserError(
+            f"{error.name} is not installed: python -m pip install {packages}"
+        ) from error
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """'did you mean ...?' with the nearest names, or the list of all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 3, 0.65)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names)}" if names else "there are none"

@@ -23,11 +23,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from configs import base
-from hyperrec_jax.commands.export import export
+from hyperrec_jax.config import defaults
+from hyperrec_jax.config.overrides import overridden
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.serving.export import export
 from hyperrec_jax.training.train import train
 
 # In CI the same examples every time, so that a change is judged by itself; elsewhere new ones.
@@ -96,11 +97,10 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def tiny_config(store: Store, preset: str = "default", **overrides: Any) -> dict[str, Any]:
     """A config for `store` that trains in a second or two; `__` stands for a dot in a key."""
     flat = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = base.get_config(preset)
-    config.data.store = str(store.path)
-    model = flat.get("model.name", config.model.name)
-    config.update_from_flattened_dict(TINY_MODEL | TINY_EXPERTS.get(model, {}) | flat)
-    return config.to_dict()
+    config = defaults.get_config(preset).to_dict()
+    model = flat.get("model.name", config["model"]["name"])
+    tiny = {"data.store": str(store.path)} | TINY_MODEL | TINY_EXPERTS.get(model, {})
+    return overridden(config, tiny | flat)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from typing import Any
 
 from hyperrec_jax.api.model import Model
 from hyperrec_jax.config import defaults
+from hyperrec_jax.config.overrides import overridden
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.train import train
 
 
@@ -33,18 +33,7 @@ def fit(
     Raises:
       UserError: an option or the preset does not exist, or a value is bad.
     """
-    if preset not in defaults.PRESETS:
-        raise UserError(f"no preset {preset!r}; there are {', '.join(defaults.PRESETS)}")
-    config = defaults.get_config(preset)
-    known = config.to_dict()
-    for key in options or {}:
-        section, _, name = key.partition(".")
-        # A model of one's own may have options that the defaults do not list; the model checks.
-        if section != "model" and (section not in known or (name and name not in known[section])):
-            raise UserError(f"options: no key {key!r}; `hyperrec options` lists them")
-    try:
-        config.update_from_flattened_dict({"data.store": str(store.path)} | dict(options or {}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"options: {' '.join(str(error).split())}") from error
-    train(config.to_dict(), Path(workdir), store)
+    values = {"data.store": str(store.path)} | dict(options or {})
+    config = overridden(defaults.get_config(preset).to_dict(), values)
+    train(config, Path(workdir), store)
     return Model.load(Path(workdir), store)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperrec_jax.commands.export import export
-from hyperrec_jax.commands.suggest import Suggestion, suggest_preference
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.reports import tables
+from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import RawRows

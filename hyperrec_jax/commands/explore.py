@@ -1,14 +1,14 @@
 """A page with a slider a task: `hyperrec explore --workdir DIR`.
 
 Metrics and the list of a chosen search follow the sliders; a goal moves them to the preference
-that `hyperrec_jax.commands.suggest` picks. Only this machine reaches the page.
+that `hyperrec suggest` picks. Only this machine reaches the page.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
-from hyperrec_jax.errors import UserError
+from hyperrec_jax.errors import UserError, needs_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,8 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: there is no model or data, the model takes no preference, the port is taken, the
         number of rows is not positive, or the extra `serve` is not installed.
     """
-    parser = cli.new_parser("explore", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="folder that train.py wrote")
+    parser = cli.new_parser("explore", __doc__, imports=True)
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="folder that `hyperrec train` wrote"
+    )
     parser.add_argument("--store", type=Path, help="data, if it has moved since training")
     parser.add_argument(
         "--split",
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.rows < 1:
         raise UserError(f"--rows {arguments.rows}: give 1 or more")
-    with cli.needs_extra("serve"):
+    with needs_extra("serve"):
         from hyperrec_jax.serving.explorer.app import create_app
         from hyperrec_jax.serving.listen import bind, listen
     from hyperrec_jax.data.store import Store
@@ -55,7 +57,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         limits = Limits(drain_seconds=0)
         listen(create_app(explorer), listener, f"{arguments.workdir} on", limits)
     return 0
-
-
-if __name__ == "__main__":
-    cli.exit_on_user_error(main)

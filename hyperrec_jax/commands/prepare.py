@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hyperrec_jax.commands.cli import exit_on_user_error
 from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import Source, prepare_store
 from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
@@ -96,8 +95,8 @@ def _unseen_values(store: Store, name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hyperrec prepare",
-        description="Turn a data source into a store that train.py reads. Run the same command "
-        "again after an interruption: finished stages are kept.",
+        description="Turn a data source into a store that `hyperrec train` reads. Run the same "
+        "command again after an interruption: finished stages are kept.",
     )
     sources = parser.add_subparsers(title="sources", required=True, metavar="SOURCE")
 
@@ -253,7 +252,3 @@ def _tables_folder(arguments: argparse.Namespace, name: str) -> Path:
 
 def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--input", type=Path, required=True, help=text)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.errors import needs_extra
 from hyperrec_jax.serving.limits import Limits
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         `serve` is not installed.
     """
     default = Limits()
-    parser = cli.new_parser("serve", __doc__)
+    parser = cli.new_parser("serve", __doc__, imports=True)
 
     def option(name: str, default: object, text: str) -> None:
         parser.add_argument(
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits = Limits(
         **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}
     )
-    with cli.needs_extra("serve"):
+    with needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
     from hyperrec_jax.api.load import load_predictor as load
@@ -68,7 +69,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     with bind(arguments.host, arguments.port) as listener:
         listen(create_app(load(arguments.model), limits), listener, f"{arguments.model} on", limits)
     return 0
-
-
-if __name__ == "__main__":
-    cli.exit_on_user_error(main)

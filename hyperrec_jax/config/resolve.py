@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hyperrec_jax import models, registry
+from hyperrec_jax import models
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.checks import first_outside_funnel
@@ -217,9 +217,9 @@ def _written_out(config: Config, model: MultiTaskModel, num_preferences: int) ->
     sampler = config["sampler"]["name"]
     for section, known in (
         ("model", models.model_options(config["model"]["name"])),
-        ("objective", registry.defaults("objective", objectives.OBJECTIVES, objective)),
-        ("normaliser", registry.defaults("normaliser", normalisation.NORMALISERS, normaliser)),
-        ("sampler", registry.defaults("sampler", sampling.SAMPLERS, sampler)),
+        ("objective", objectives.OBJECTIVES.defaults(objective)),
+        ("normaliser", normalisation.NORMALISERS.defaults(normaliser)),
+        ("sampler", sampling.SAMPLERS.defaults(sampler)),
     ):
         given = full[section]
         given |= {key: value for key, value in known.items() if given.get(key) is None}

@@ -46,7 +46,7 @@ Batch = dict[str, np.ndarray]
 """`categorical` int [batch, field], `numerical` f32 [batch, number], `labels` u8 [batch, task]."""
 
 _BATCH_COLUMNS = ("categorical", "numerical", "labels")
-_PREPARE_AGAIN = "prepare the data again with `python -m hyperrec_jax.commands.prepare`"
+_PREPARE_AGAIN = "prepare the data again with `hyperrec prepare`"
 
 
 @dataclasses.dataclass(frozen=True)

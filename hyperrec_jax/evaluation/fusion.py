@@ -83,7 +83,7 @@ class Fusion(NamedTuple):
             with np.load(path) as arrays:
                 return cls(**{name: jnp.asarray(arrays[name]) for name in cls._fields})
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: not a fusion that evaluate.py wrote ({error})") from None
+            raise UserError(f"{path}: no fusion that `hyperrec evaluate` wrote ({error})") from None
 
 
 def fit_fusion(

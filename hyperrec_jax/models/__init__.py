@@ -1,19 +1,10 @@
-"""Models, by name: `create_model("pomoe", field_sizes=..., num_numerical=..., num_tasks=...)`."""
+"""Models, by name: `create_model("pomoe", field_sizes=..., num_numerical=..., num_tasks=...)`.
 
-from hyperrec_jax.models import (
-    aitm,
-    cosmos,
-    esmm,
-    metaheac,
-    mmoe,
-    omoe,
-    phn,
-    ple,
-    pomoe,
-    sharedbottom,
-    singletask,
-)
+Each module of this package may register a model; it is found without being listed here.
+"""
+
 from hyperrec_jax.models.base import (
+    MODELS,
     Batch,
     MultiTaskModel,
     create_model,
@@ -25,23 +16,13 @@ from hyperrec_jax.models.base import (
 )
 
 __all__ = [
+    "MODELS",
     "Batch",
     "MultiTaskModel",
-    "aitm",
-    "cosmos",
     "create_model",
-    "esmm",
-    "metaheac",
-    "mmoe",
     "model_class",
     "model_names",
     "model_options",
-    "omoe",
-    "phn",
-    "ple",
-    "pomoe",
     "preference_share",
     "register",
-    "sharedbottom",
-    "singletask",
 ]

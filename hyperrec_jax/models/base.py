@@ -1,9 +1,8 @@
 """Models by name, with their options checked before anything is traced."""
 
-import dataclasses
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -15,6 +14,8 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.banks import Bank, Layout
 from hyperrec_jax.models.features import EmbeddedFeatures, FeatureEmbedding, Fold
 from hyperrec_jax.models.norms import Norm
+from hyperrec_jax.options import Count, Rate, Widths
+from hyperrec_jax.registry import Registry
 
 Batch = Mapping[str, Array]
 
@@ -46,10 +47,10 @@ class MultiTaskModel(nn.Module):
     field_sizes: tuple[int, ...]
     num_numerical: int
     num_tasks: int
-    embedding_dim: int = 128
-    bottom_widths: tuple[int, ...] = (512, 256)
-    tower_widths: tuple[int, ...] = (128, 64)
-    dropout: float = 0.2
+    embedding_dim: Count = 128
+    bottom_widths: Widths = (512, 256)
+    tower_widths: Widths = (128, 64)
+    dropout: Rate = 0.2
     norm: Norm = "batch"
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     fold: Fold = "auto"
@@ -154,29 +155,15 @@ class MultiTaskModel(nn.Module):
         return self.new_bank(copies or self.num_tasks, self.tower_widths, outputs=1, **options)
 
 
-Model = TypeVar("Model", bound=type[MultiTaskModel])
-_models: dict[str, type[MultiTaskModel]] = {}
+MODELS: Registry[MultiTaskModel] = Registry("model", "hyperrec_jax.models")
+"""All models by name."""
 
-
-def register(name: str) -> Callable[[Model], Model]:
-    """Class decorator that makes a model known to `create_model` under a name.
-
-    Raises:
-      ValueError: If another class has the name.
-    """
-
-    def add(model: Model) -> Model:
-        if name in _models and _models[name].__qualname__ != model.__qualname__:
-            raise ValueError(f"model name {name!r} is taken by {_models[name].__qualname__}")
-        _models[name] = model
-        return model
-
-    return add
+register = MODELS.register
 
 
 def model_names() -> tuple[str, ...]:
     """Names of all registered models, sorted."""
-    return tuple(sorted(_models))
+    return tuple(sorted(MODELS))
 
 
 def model_class(name: str) -> type[MultiTaskModel]:
@@ -185,9 +172,7 @@ def model_class(name: str) -> type[MultiTaskModel]:
     Raises:
       UserError: If there is no such model.
     """
-    if name not in _models:
-        raise UserError(f"unknown model {name!r}: choose one of {', '.join(model_names())}")
-    return _models[name]
+    return typing.cast(type[MultiTaskModel], MODELS.find(name))
 
 
 def model_options(name: str) -> dict[str, Any]:
@@ -196,11 +181,7 @@ def model_options(name: str) -> dict[str, Any]:
     Raises:
       UserError: If there is no such model.
     """
-    return {
-        field.name: field.default
-        for field in dataclasses.fields(model_class(name))
-        if field.default is not dataclasses.MISSING and field.name not in ("parent", "name")
-    }
+    return MODELS.defaults(name)
 
 
 def preference_share(model: MultiTaskModel, params: Mapping[str, Any]) -> float:
@@ -247,41 +228,5 @@ def create_model(
         raise UserError(f"model {name!r} needs at least one categorical or numerical field")
     if num_tasks < 1:
         raise UserError(f"model {name!r} needs at least one task, not {num_tasks}")
-    defaults = model_options(name)
-    hints = typing.get_type_hints(model)
-    values = {}
-    for option, value in (options or {}).items():
-        if option not in defaults:
-            raise UserError(
-                f"model {name!r} has no option {option!r}: it has {', '.join(sorted(defaults))}"
-            )
-        values[option] = _checked(f"option {option!r} of model {name!r}", hints[option], value)
+    values = MODELS.checked(name, options or {})
     return model(tuple(field_sizes), num_numerical, num_tasks, **values)
-
-
-def _checked(what: str, hint: Any, value: Any) -> Any:
-    """The value as the hint wants it, or a UserError."""
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
-            raise UserError(f"{what} is {value!r}: choose one of {', '.join(map(str, choices))}")
-        return value
-    if typing.get_origin(hint) is tuple:
-        if not (isinstance(value, list | tuple) and value and all(map(_positive_int, value))):
-            raise UserError(f"{what} is {value!r}: give a list of positive integers")
-        return tuple(value)
-    if hint is bool and not isinstance(value, bool):
-        raise UserError(f"{what} is {value!r}: give true or false")
-    if hint is int and not _positive_int(value):
-        raise UserError(f"{what} is {value!r}: give a positive integer")
-    if hint is float and not (_is_number(value) and 0 <= value < 1):
-        raise UserError(f"{what} is {value!r}: give a number in [0, 1)")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

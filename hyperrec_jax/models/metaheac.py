@@ -12,6 +12,7 @@ from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.logits import log_complement
 from hyperrec_jax.models.mixture import mix
+from hyperrec_jax.options import Count, Rate
 
 
 @register("metaheac")
@@ -26,10 +27,10 @@ class MetaHeac(MultiTaskModel):
       inner_learning_rate: Step size of the gradient step on a batch's support half.
     """
 
-    num_experts: int = 8
-    num_critics: int = 5
+    num_experts: Count = 8
+    num_critics: Count = 5
     output: Literal["sum", "mean"] = "sum"
-    inner_learning_rate: float = 2e-4
+    inner_learning_rate: Rate = 2e-4
 
     accumulate_steps: ClassVar[int] = 2
 

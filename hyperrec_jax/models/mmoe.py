@@ -7,6 +7,7 @@ from flax.typing import Array
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
+from hyperrec_jax.options import Count
 
 
 @register("mmoe")
@@ -17,7 +18,7 @@ class MMoE(MultiTaskModel):
       num_experts: Number of experts.
     """
 
-    num_experts: int = 8
+    num_experts: Count = 8
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()

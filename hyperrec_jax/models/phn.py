@@ -10,6 +10,7 @@ from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.hypernetwork import GeneratedVector
+from hyperrec_jax.options import Count, Widths
 
 ROWS_AT_ONCE = 32
 """Rows computed at once with one preference per row, where each row has its own network."""
@@ -25,8 +26,8 @@ class PHN(MultiTaskModel):
         chunk by chunk (von Oswald et al. 2020, arXiv 1906.00695).
     """
 
-    code_widths: tuple[int, ...] = (64, 256, 64)
-    chunk_size: int = 16384
+    code_widths: Widths = (64, 256, 64)
+    chunk_size: Count = 16384
 
     conditioned: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from flax.typing import Array
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
+from hyperrec_jax.options import Count
 
 
 @register("ple")
@@ -20,8 +21,8 @@ class PLE(MultiTaskModel):
       num_task_experts: Own experts of each task a level.
     """
 
-    num_shared_experts: int = 4
-    num_task_experts: int = 4
+    num_shared_experts: Count = 4
+    num_task_experts: Count = 4
 
     def setup(self) -> None:
         shared, own, tasks = self.num_shared_experts, self.num_task_experts, self.num_tasks

@@ -14,6 +14,7 @@ from hyperrec_jax.models.hypernetwork import PreferenceNetwork
 from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import Mixture
 from hyperrec_jax.models.norms import Norm
+from hyperrec_jax.options import Count, Rate, Widths
 
 
 @register("pomoe")
@@ -48,22 +49,22 @@ class PoMoE(MultiTaskModel):
       preference_input: Whether the towers read the preference beside the mixed experts.
     """
 
-    num_experts: int = 6
+    num_experts: Count = 6
     norm: Norm = "pooled"
-    code_widths: tuple[int, ...] = (64, 256, 64)
+    code_widths: Widths = (64, 256, 64)
     gate: Literal["features", "preference", "additive", "attention"] = "additive"
     gate_scope: Literal["shared", "per_task"] = "shared"
     gate_activation: Activation = "softmax"
-    gate_top_k: int = 2
-    gate_depth: int = 1
+    gate_top_k: Count = 2
+    gate_depth: Count = 1
     gate_hidden_relu: bool = False
     gate_anchors: bool = True
-    gate_dropout: float = 0.0
+    gate_dropout: Rate = 0.0
     expert_block: Block = "none"
     expert_adapter: Literal["none", "film", "low_rank"] = "none"
     tower_adapter: Literal["none", "film", "low_rank"] = "film"
     towers_alike: bool = True
-    adapter_rank: int = 4
+    adapter_rank: Count = 4
     preference_input: bool = False
 
     conditioned: ClassVar[bool] = True

@@ -22,8 +22,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from hyperrec_jax.commands.cli import EXIT_CODES, one_line_errors
 from hyperrec_jax.errors import Preempted, TrainingError, UserError
+from hyperrec_jax.exit import EXIT_CODES, one_line_errors
 
 _LOST = re.compile(
     r"gloo|nccl|unavailable|deadline.exceeded|coordination|barrier|connection|heartbeat", re.I
@@ -76,8 +76,8 @@ class Cluster:
             raise UserError(f"--process_id {index}: ids go from 0{last}")
 
 
-def define_flags() -> None:
-    """Adds the flags of `Cluster` to a command of absl's."""
+def define_flags(values: Any) -> None:
+    """Adds the flags of `Cluster` to a command's `absl.flags.FlagValues`."""
     from absl import flags
 
     flags.DEFINE_string(
@@ -85,27 +85,41 @@ def define_flags() -> None:
         None,
         "Join the processes of a cluster: 'auto' detects SLURM, Open MPI, Cloud TPU and GKE; "
         "'mpi4py' and the like name one of JAX's ways.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "coordinator",
         None,
         "host:port of process 0, where nothing is detected; default $JAX_COORDINATOR_ADDRESS.",
+        flag_values=values,
     )
-    flags.DEFINE_integer("num_processes", None, "Processes; default $JAX_NUM_PROCESSES.")
-    flags.DEFINE_integer("process_id", None, "This one, from 0; default $JAX_PROCESS_ID.")
     flags.DEFINE_integer(
-        "connect_timeout", 300, "Seconds within which all processes must join.", lower_bound=1
+        "num_processes", None, "Processes; default $JAX_NUM_PROCESSES.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "This one, from 0; default $JAX_PROCESS_ID.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "connect_timeout",
+        300,
+        "Seconds within which all processes must join.",
+        lower_bound=1,
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "heartbeat_timeout",
         100,
         "Seconds of silence after which a process counts as dead, and the others end.",
         lower_bound=1,
+        flag_values=values,
     )
 
 
-def cluster_from_flags() -> Cluster | None:
+def cluster_from_flags(values: Any) -> Cluster | None:
     """What the flags and, where they are silent, JAX's environment variables ask for.
+
+    Args:
+      values: The parsed flags, to which `define_flags` added its own.
 
     Returns:
       None for a run of one process.
@@ -113,9 +127,6 @@ def cluster_from_flags() -> Cluster | None:
     Raises:
       UserError: see `Cluster`.
     """
-    from absl import flags
-
-    values = flags.FLAGS
     settings = {
         "method": values.distributed,
         "coordinator": values.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),

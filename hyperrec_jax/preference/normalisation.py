@@ -6,15 +6,16 @@ training state and its checkpoints.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperrec_jax import registry as factory
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.options import FROM_DATA, Positive, Rate
+from hyperrec_jax.registry import Registry
 
 TINY = 1e-8
 
@@ -36,6 +37,12 @@ class Normaliser(NamedTuple):
     needs_several_preferences: bool = False
 
 
+NORMALISERS: Registry[Normaliser] = Registry("normaliser", "hyperrec_jax.preference")
+"""All normalisers by name."""
+
+register = NORMALISERS.register
+
+
 def create_normaliser(name: str, num_tasks: int, **options: object) -> Normaliser:
     """Makes a normaliser.
 
@@ -47,9 +54,10 @@ def create_normaliser(name: str, num_tasks: int, **options: object) -> Normalise
     Raises:
       UserError: unknown name or option, or a value out of its range.
     """
-    return factory.create("normaliser", NORMALISERS, name, num_tasks, **options)
+    return NORMALISERS.create(name, num_tasks, **options)
 
 
+@register("none")
 def none(num_tasks: int) -> Normaliser:
     """`l_i = L_i`."""
     return _stateless(lambda losses: losses)
@@ -62,7 +70,8 @@ class RunningScale(NamedTuple):
     weight: jax.Array
 
 
-def running_scale(num_tasks: int, *, decay: float = 0.99) -> Normaliser:
+@register("running_scale")
+def running_scale(num_tasks: int, *, decay: Rate = 0.99) -> Normaliser:
     """`l_i = L_i / mean(L_i)` by an exponential average of the past steps.
 
     The first step divides by its own losses. As the average follows the losses down, gradients are
@@ -72,8 +81,6 @@ def running_scale(num_tasks: int, *, decay: float = 0.99) -> Normaliser:
       num_tasks: Number of tasks.
       decay: Of the average a step, in [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise UserError(f"running_scale: decay = {decay} must be in [0, 1)")
 
     def init() -> RunningScale:
         return RunningScale(jnp.zeros(num_tasks), jnp.zeros(()))
@@ -91,6 +98,7 @@ def running_scale(num_tasks: int, *, decay: float = 0.99) -> Normaliser:
     return Normaliser(init, apply, update)
 
 
+@register("reference")
 def reference(num_tasks: int, *, utopia: ArrayLike, nadir: ArrayLike) -> Normaliser:
     """`l_i = (L_i - z_i) / (n_i - z_i)`: 0 at the best, 1 at the worst that the front reaches.
 
@@ -105,7 +113,8 @@ def reference(num_tasks: int, *, utopia: ArrayLike, nadir: ArrayLike) -> Normali
     return _stateless(lambda losses: (losses - best) / (worst - best))
 
 
-def entropy(num_tasks: int, *, base_rates: ArrayLike) -> Normaliser:
+@register("entropy")
+def entropy(num_tasks: int, *, base_rates: Annotated[ArrayLike, FROM_DATA]) -> Normaliser:
     """`l_i = L_i / H(p_i)`, the entropy of the base rate: 1 is what a constant prediction reaches.
 
     Known as normalised cross-entropy (He et al. 2014, 'Practical lessons from predicting clicks').
@@ -130,6 +139,7 @@ def entropy_scale(base_rates: ArrayLike) -> np.ndarray:
     return -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
 
 
+@register("log")
 def log(num_tasks: int) -> Normaliser:
     """`l_i = log L_i`: gradients relative to the loss, whatever its scale.
 
@@ -138,7 +148,8 @@ def log(num_tasks: int) -> Normaliser:
     return _stateless(lambda losses: jnp.log(losses + TINY))
 
 
-def front(num_tasks: int, *, decay: float = 0.99, floor: float = 0.005) -> Normaliser:
+@register("front")
+def front(num_tasks: int, *, decay: Rate = 0.99, floor: Positive = 0.005) -> Normaliser:
     """`l_ki = (L_ki - min_k L_ki) / range_i`: places on the front that the model spans by now.
 
     The rays of a batch see the same rows, so that the differences between them are free of most of
@@ -152,8 +163,6 @@ def front(num_tasks: int, *, decay: float = 0.99, floor: float = 0.005) -> Norma
       decay: Of the average a step, in [0, 1).
       floor: Smallest range in parts of the mean loss, above 0: what differs by less is noise.
     """
-    if not 0 <= decay < 1 or not floor > 0:
-        raise UserError(f"front: decay = {decay} must be in [0, 1) and floor = {floor} above 0")
 
     def init() -> RunningScale:
         return RunningScale(jnp.zeros(num_tasks), jnp.zeros(()))
@@ -178,16 +187,6 @@ def _averaged(state: RunningScale, values: jax.Array, decay: float) -> RunningSc
         decay * state.weight + 1 - decay,
     )
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-
-
-NORMALISERS: dict[str, Callable[..., Normaliser]] = {
-    "none": none,
-    "running_scale": running_scale,
-    "reference": reference,
-    "entropy": entropy,
-    "log": log,
-    "front": front,
-}
 
 
 def _stateless(function: Callable[[jax.Array], jax.Array]) -> Normaliser:

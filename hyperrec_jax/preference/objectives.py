@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hyperrec_jax import registry as factory
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.options import Count, NotNegative, Positive, check_options, options_of
 from hyperrec_jax.preference import weighting
 from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.registry import Registry
 
 Array = jax.Array
 TINY = 1e-12
@@ -54,7 +55,7 @@ class Objective:
 
 
 def create_objective(
-    name: str, *, order: float = 0.0, coverage: float = 0.0, **options: object
+    name: str, *, order: NotNegative = 0.0, coverage: NotNegative = 0.0, **options: object
 ) -> Objective:
     """Makes an objective.
 
@@ -67,9 +68,9 @@ def create_objective(
     Raises:
       UserError: unknown name or option, or a penalty that does not apply.
     """
-    objective = factory.create("objective", OBJECTIVES, name, **options)
-    if min(order, coverage) < 0:
-        raise UserError(f"objective '{name}': the weights order and coverage must not be negative")
+    penalties = {"order": order, "coverage": coverage}
+    check_options(f"objective {name!r}", options_of(create_objective), penalties)
+    objective = OBJECTIVES.create(name, **options)
     if not (order or coverage):
         return objective
     if not objective.conditioned:
@@ -88,9 +89,65 @@ def create_objective(
     return dataclasses.replace(objective, loss=loss, linear=False)
 
 
+OBJECTIVES: Registry[Objective] = Registry("objective", "hyperrec_jax.preference")
+"""All objectives by name."""
+
+register = OBJECTIVES.register
+
+
+def scalarised(
+    *, linear: bool = False, directed: bool = False
+) -> Callable[[Callable[..., Array]], Callable[..., Objective]]:
+    """Makes an objective of a scalarisation: its mean over the preferences.
+
+    Use it as `@register(NAME, scalarised())` over a function
+    `f(losses [task], preference [task], *, option=default) -> []`.
+
+    Args:
+      linear: See `Objective`.
+      directed: See `Objective`.
+    """
+
+    def make(function: Callable[..., Array]) -> Callable[..., Objective]:
+        @functools.wraps(function)
+        def construct(**options: Any) -> Objective:
+            def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+                scalarise = functools.partial(function, **options)
+                return jax.vmap(scalarise)(_rows(task_losses), _rows(rays)).mean()
+
+            return Objective(loss, linear=linear, directed=directed)
+
+        return construct
+
+    return make
+
+
+def searched(function: Callable[..., Array]) -> Callable[..., Objective]:
+    """Makes an objective of a search: weights that a preference and the gradients choose.
+
+    Use it as `@register(NAME, searched)` over a function `f(losses [task], preference [task],
+    gram [task, task], *, option=default) -> weights [task]`.
+    """
+
+    @functools.wraps(function)
+    def construct(**options: Any) -> Objective:
+        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+            losses = _rows(task_losses)
+            num_rays, num_tasks = losses.shape
+            grams = jnp.broadcast_to(jnp.asarray(gram), (num_rays, num_tasks, num_tasks))
+            search = functools.partial(function, **options)
+            weights = jax.vmap(search)(*jax.lax.stop_gradient((losses, _rows(rays), grams)))
+            return (weights * losses).sum(axis=-1).mean()
+
+        return Objective(loss, needs_gram=True)
+
+    return construct
+
+
 # Scalarisations of one ray: losses [task], ray [task] -> [].
 
 
+@register("linear", scalarised(linear=True))
 def linear(losses: Array, ray: Array) -> Array:
     """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997).
 
@@ -101,7 +158,8 @@ def linear(losses: Array, ray: Array) -> Array:
     return ray @ losses
 
 
-def cosine(losses: Array, ray: Array, *, weight: float = 0.01) -> Array:
+@register("cosine", scalarised(directed=True))
+def cosine(losses: Array, ray: Array, *, weight: NotNegative = 0.01) -> Array:
     """`sum_i r_i l_i - weight * cos(l, r)`: COSMOS (Ruchte and Grabocka 2021, arXiv 2103.13392).
 
     The cosine pulls the losses onto the ray itself, where a high `r_i` means a high loss, against
@@ -115,7 +173,8 @@ def cosine(losses: Array, ray: Array, *, weight: float = 0.01) -> Array:
     return ray @ losses - weight * _cosine(losses, ray)
 
 
-def cosine_original(losses: Array, ray: Array, *, weight: float = 0.05) -> Array:
+@register("cosine_original", scalarised(directed=True))
+def cosine_original(losses: Array, ray: Array, *, weight: NotNegative = 0.05) -> Array:
     """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's.
 
     Args:
@@ -126,6 +185,7 @@ def cosine_original(losses: Array, ray: Array, *, weight: float = 0.05) -> Array
     return ray @ losses - weight * _cosine(losses, 1 - ray)
 
 
+@register("chebyshev", scalarised())
 def chebyshev(losses: Array, ray: Array) -> Array:
     """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not.
 
@@ -136,7 +196,8 @@ def chebyshev(losses: Array, ray: Array) -> Array:
     return jnp.max(ray * losses)
 
 
-def smooth_chebyshev(losses: Array, ray: Array, *, temperature: float = 0.01) -> Array:
+@register("smooth_chebyshev", scalarised())
+def smooth_chebyshev(losses: Array, ray: Array, *, temperature: Positive = 0.01) -> Array:
     """`mu log sum_i exp(r_i l_i / mu)`, mu the temperature (Lin et al. 2024, arXiv 2402.19078).
 
     Tends to `chebyshev` as mu falls; the gradient of each task then no longer jumps.
@@ -152,7 +213,8 @@ def smooth_chebyshev(losses: Array, ray: Array, *, temperature: float = 0.01) ->
 # Weights of one ray: losses [task], ray [task], gram [task, task] -> [task].
 
 
-def epo(losses: Array, ray: Array, gram: Array, *, tolerance: float = 1e-4) -> Array:
+@register("epo", searched)
+def epo(losses: Array, ray: Array, gram: Array, *, tolerance: NotNegative = 1e-4) -> Array:
     """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020).
 
     Args:
@@ -164,7 +226,8 @@ def epo(losses: Array, ray: Array, gram: Array, *, tolerance: float = 1e-4) -> A
     return weighting.epo(losses, ray, gram, tolerance=tolerance)
 
 
-def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: int = 5) -> Array:
+@register("pareto_mtl", searched)
+def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: Count = 5) -> Array:
     """Pareto MTL among parts of the front: see `weighting.pareto_mtl` (Lin et al. 2019).
 
     Args:
@@ -180,7 +243,8 @@ def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: int = 5) -> A
 # Objectives over all rays of a batch.
 
 
-def hypervolume(*, reference: float = 1.1, weight: float = 1.0) -> Objective:
+@register("hypervolume")
+def hypervolume(*, reference: Positive = 1.1, weight: NotNegative = 1.0) -> Objective:
     """Hypervolume of the losses: `mean_k (sum_i w_ki l_ki - weight * cos(l_k, 1 / r_k))`.
 
     The weights w are the growth of the hypervolume (`weighting.hypervolume`), from the reference
@@ -208,6 +272,7 @@ def hypervolume(*, reference: float = 1.1, weight: float = 1.0) -> Objective:
 # Baselines that ignore the ray: one point, never a front.
 
 
+@register("uniform")
 def uniform() -> Objective:
     """`mean_i l_i`."""
     return Objective(
@@ -215,16 +280,19 @@ def uniform() -> Objective:
     )
 
 
+@register("mgda")
 def mgda() -> Objective:
     """Multiple gradient descent: see `weighting.min_norm` (Sener and Koltun 2018)."""
     return _balanced(lambda losses, gram, state: weighting.min_norm(gram))
 
 
+@register("nash")
 def nash() -> Objective:
     """Nash bargaining: see `weighting.nash` (Navon et al. 2022)."""
     return _balanced(lambda losses, gram, state: weighting.nash(gram))
 
 
+@register("pcgrad")
 def pcgrad() -> Objective:
     """Projected conflicting gradients: see `weighting.pcgrad` (Yu et al. 2020).
 
@@ -250,7 +318,8 @@ class FamoState(NamedTuple):
     optimizer: Any
 
 
-def famo(*, learning_rate: float = 0.025, decay: float = 0.001) -> Objective:
+@register("famo")
+def famo(*, learning_rate: Positive = 0.025, decay: NotNegative = 0.001) -> Objective:
     """Fast adaptive multi-task optimisation (Liu et al. 2023, arXiv 2306.03792).
 
     Weights `w_i ~ z_i / l_i`, `z = softmax(xi)`, and after each step Adam moves the logits xi along
@@ -326,39 +395,6 @@ def coverage_penalty(losses: Array, ray: Array) -> Array:
     return -jax.nn.log_softmax(shares).mean() - jnp.log(len(losses))
 
 
-def _scalarised(function: Callable[..., Array]) -> Callable[..., Objective]:
-    """The constructor of the objective that is the mean of a scalarisation over the rays."""
-
-    @functools.wraps(function)
-    def construct(**options: Any) -> Objective:
-        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
-            scalarise = functools.partial(function, **options)
-            return jax.vmap(scalarise)(_rows(task_losses), _rows(rays)).mean()
-
-        directed = function in (cosine, cosine_original)
-        return Objective(loss, linear=function is linear, directed=directed)
-
-    return construct
-
-
-def _searched(function: Callable[..., Array]) -> Callable[..., Objective]:
-    """The constructor of the objective whose weights a ray and the gradients choose."""
-
-    @functools.wraps(function)
-    def construct(**options: Any) -> Objective:
-        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
-            losses = _rows(task_losses)
-            num_rays, num_tasks = losses.shape
-            grams = jnp.broadcast_to(jnp.asarray(gram), (num_rays, num_tasks, num_tasks))
-            search = functools.partial(function, **options)
-            weights = jax.vmap(search)(*jax.lax.stop_gradient((losses, _rows(rays), grams)))
-            return (weights * losses).sum(axis=-1).mean()
-
-        return Objective(loss, needs_gram=True)
-
-    return construct
-
-
 def _balanced(
     weights: Callable[[Array, Any, Any], Array],
     *,
@@ -383,20 +419,3 @@ def _rows(values: Array) -> Array:
 def _cosine(x: Array, y: Array) -> Array:
     """Cosine of the angle, with finite gradients at zero."""
     return x @ y / jnp.sqrt((x @ x + TINY) * (y @ y + TINY))
-
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "linear": _scalarised(linear),
-    "cosine": _scalarised(cosine),
-    "cosine_original": _scalarised(cosine_original),
-    "chebyshev": _scalarised(chebyshev),
-    "smooth_chebyshev": _scalarised(smooth_chebyshev),
-    "epo": _searched(epo),
-    "pareto_mtl": _searched(pareto_mtl),
-    "hypervolume": hypervolume,
-    "uniform": uniform,
-    "mgda": mgda,
-    "pcgrad": pcgrad,
-    "nash": nash,
-    "famo": famo,
-}

@@ -15,13 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperrec_jax import registry as factory
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.options import Fraction, Positive
+from hyperrec_jax.registry import Registry
 
 Sampler = Callable[[jax.Array, int, jax.Array | float], jax.Array]
 """`sample(key, num_rays, progress) -> [ray, task]`; jit-able, with `num_rays` static.
 
 `progress` is the part of the training run that has passed, in [0, 1]."""
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler", "hyperrec_jax.preference")
+"""All samplers by name."""
+
+register = SAMPLERS.register
+
+Concentration = Positive | tuple[Positive, ...]
+"""Of a Dirichlet distribution: one number, or one per task."""
 
 
 def create_sampler(name: str, num_tasks: int, **options: object) -> Sampler:
@@ -35,10 +45,13 @@ def create_sampler(name: str, num_tasks: int, **options: object) -> Sampler:
     Raises:
       UserError: unknown name or option, or a value out of its range.
     """
-    return factory.create("sampler", SAMPLERS, name, num_tasks, **options)
+    return SAMPLERS.create(name, num_tasks, **options)
 
 
-def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float = 0.0) -> Sampler:
+@register("dirichlet")
+def dirichlet(
+    num_tasks: int, *, concentration: Concentration = 0.1, corners: Fraction = 0.0
+) -> Sampler:
     """Independent draws from a Dirichlet distribution.
 
     Args:
@@ -57,7 +70,10 @@ def dirichlet(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float 
     return sample
 
 
-def stratified(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float = 0.0) -> Sampler:
+@register("stratified")
+def stratified(
+    num_tasks: int, *, concentration: Concentration = 0.1, corners: Fraction = 0.0
+) -> Sampler:
     """Rays of a Dirichlet distribution that cover the simplex evenly in every batch.
 
     A lattice in the unit cube, shifted at random (Cranley & Patterson 1976, SIAM Journal on
@@ -94,8 +110,9 @@ def stratified(num_tasks: int, *, concentration: ArrayLike = 0.1, corners: float
     return sample
 
 
+@register("centre_to_corners")
 def centre_to_corners(
-    num_tasks: int, *, start: float = 10.0, end: float = 0.3, corners: float = 0.1
+    num_tasks: int, *, start: Positive = 10.0, end: Positive = 0.3, corners: Fraction = 0.1
 ) -> Sampler:
     """A symmetric Dirichlet distribution that moves from the centre to the corners.
 
@@ -121,6 +138,7 @@ def centre_to_corners(
     return sample
 
 
+@register("fixed")
 def fixed(num_tasks: int, *, rays: Sequence[float] | ArrayLike) -> Sampler:
     """Given rays in turn, from a random start.
 
@@ -135,14 +153,6 @@ def fixed(num_tasks: int, *, rays: Sequence[float] | ArrayLike) -> Sampler:
         return jnp.asarray(table, jnp.float32)[(start + jnp.arange(num_rays)) % len(table)]
 
     return sample
-
-
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "dirichlet": dirichlet,
-    "stratified": stratified,
-    "centre_to_corners": centre_to_corners,
-    "fixed": fixed,
-}
 
 
 def evaluation_grid(num_tasks: int, num_rays: int) -> np.ndarray:

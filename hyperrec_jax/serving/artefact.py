@@ -1,4 +1,4 @@
-"""Reads what `hyperrec_jax.commands.export` wrote; needs JAX, but nothing of the training code."""
+"""Reads what `hyperrec export` wrote; needs JAX, but nothing of the training code."""
 
 import functools
 import hashlib

@@ -244,7 +244,7 @@ def load_trained(workdir: Path) -> Trained:
     restored = Checkpoints(workdir, read_only=True).restore_best(template)
     if restored is None:
         raise UserError(
-            f"--workdir {workdir}: no model has been selected yet; let train.py finish an epoch"
+            f"--workdir {workdir}: no model has been selected yet; let training finish an epoch"
         )
     variables, progress = restored
     return Trained(config, schema, network, variables, mesh, progress, workdir)

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 import hyperrec_jax
-from hyperrec_jax.commands.export import export, main
+from hyperrec_jax.commands.export import main
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.scoring import make_score_fn
+from hyperrec_jax.serving.export import export
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config

@@ -67,7 +67,7 @@ def prepared(command, tmp_path_factory):
     description = write_own_data(folder)
     store = folder / "store"
     arguments = ["csv", "--input", description, "--output", store]
-    output = command("-m", "hyperrec_jax.commands.prepare", *arguments).stdout
+    output = command("-m", "hyperrec_jax", "prepare", *arguments).stdout
     assert "click" in output
     assert "buy" in output
     return store
@@ -139,7 +139,7 @@ def test_scores_of_a_file_and_nothing_else_is_said(command, trained, prepared, t
     log = prepared.parent / "log.csv"
     target = tmp_path / "scores.csv"
     arguments = ["--workdir", trained, "--input", log, "--output", target, "--preference", "3,7"]
-    result = command("-m", "hyperrec_jax.commands.predict", *arguments)
+    result = command("-m", "hyperrec_jax", "predict", *arguments)
     assert result.stdout == f"{target}: 4,000 rows under 1 preference\n"
     assert result.stderr == ""
     assert target.read_text().startswith('"click","buy"\n')
@@ -154,10 +154,10 @@ def test_training_again_does_nothing_more(command, trained, prepared):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.py"], "--config is missing"),
+        (["train.py", "--config"], "--config"),
         (["train.py", "--config", "configs/nothing.py"], "configs/nothing.py"),
         (["train.py", "--config", "configs/base.py", "--config.modle.name=x"], "modle"),
-        (["train.py", "--config", "configs/base.py", "--config.preset=x"], "no such preset"),
+        (["train.py", "--config", "configs/base.py", "--config.preset=x"], "no preset 'x'"),
         (["train.py", "--config", "configs/base.py", "--config.data.store=/nowhere"], "prepare"),
         (["train.py", "--config", "configs/base.py", "--epochs=3"], "epochs"),
         (["evaluate.py"], "--workdir is missing"),
@@ -170,10 +170,10 @@ def test_training_again_does_nothing_more(command, trained, prepared):
         (["evaluate.py", "--workdir", "{trained}", "--output", "/proc/x"], "written"),
         (["{train}", "--config.seed=5"], "seed: 0 -> 5"),
         (
-            ["-m", "hyperrec_jax.commands.prepare", "csv", "--input", "/nowhere.yaml"],
+            ["-m", "hyperrec_jax", "prepare", "csv", "--input", "/nowhere.yaml"],
             "/nowhere.yaml",
         ),
-        (["-m", "hyperrec_jax.commands.prepare", "synthetic", "--output", "/proc/x"], "/proc/x"),
+        (["-m", "hyperrec_jax", "prepare", "synthetic", "--output", "/proc/x"], "/proc/x"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(command, trained, prepared, arguments, message):
@@ -251,7 +251,7 @@ def test_the_aliexpress_sample_goes_all_the_way(command, real_data_dir, tmp_path
     """The README's words; one class only in the validation labels, so that AUC is undefined."""
     store, run = tmp_path / "store", tmp_path / "run"
     source = ["aliexpress", "--country", "us", "--input", real_data_dir / "aliexpress_sample"]
-    command("-m", "hyperrec_jax.commands.prepare", *source, "--output", store)
+    command("-m", "hyperrec_jax", "prepare", *source, "--output", store)
     config = ["--config", "configs/aliexpress_us.py", f"--config.data.store={store}"]
     small = [*TINY, "--config.train.epochs=2"]
     result = command("train.py", *config, *small, "--workdir", run)

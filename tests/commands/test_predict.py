@@ -10,6 +10,7 @@ import pytest
 import hyperrec_jax
 from hyperrec_jax.commands import predict
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.serving import scoring_files
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_scores_of_a_csv_in_its_order(exported_model, log, tmp_path, capsys):
 
 
 def test_parquet_in_chunks_under_several_preferences(exported_model, log, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "_PARQUET_ROWS", 300)
+    monkeypatch.setattr(scoring_files, "_PARQUET_ROWS", 300)
     rows = pl.read_csv(log).head(1000)
     rows.write_parquet(tmp_path / "rows.parquet")
     target = tmp_path / "scores.csv"

@@ -16,7 +16,7 @@ SYNTHETIC = ["synthetic", "--rows", "3000", "--test-rows", "1000"]
 
 
 def _run(*arguments, cwd):
-    command = [sys.executable, "-m", "hyperrec_jax.commands.prepare", *map(str, arguments)]
+    command = [sys.executable, "-m", "hyperrec_jax", "prepare", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

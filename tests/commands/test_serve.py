@@ -243,7 +243,8 @@ def test_a_taken_port_and_a_missing_model_are_told(tmp_path):
                 [
                     sys.executable,
                     "-m",
-                    "hyperrec_jax.commands.serve",
+                    "hyperrec_jax",
+                    "serve",
                     "--model",
                     tmp_path,
                     "--port",

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperrec_jax.commands import suggest
+from hyperrec_jax.commands.suggest import main
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import pareto
+from hyperrec_jax.evaluation import choice, pareto
 from hyperrec_jax.training import workdir
 from hyperrec_jax.training.trained import load_trained
 
@@ -49,7 +49,7 @@ CURVE = [[0.80, 0.60], [0.795, 0.68], [0.79, 0.70], [0.75, 0.71], [0.70, 0.72]]
     ],
 )
 def test_known_answers(goal, chosen):
-    suggestion = suggest.suggest_preference(make_front(CURVE), goal)
+    suggestion = choice.suggest_preference(make_front(CURVE), goal)
     np.testing.assert_allclose(suggestion.auc, CURVE[chosen])
     np.testing.assert_allclose(suggestion.preference[0], np.linspace(0.9, 0.1, 5)[chosen])
     np.testing.assert_allclose(suggestion.best_auc, [0.80, 0.72])
@@ -64,7 +64,7 @@ fronts = st.lists(st.tuples(*[st.floats(0.5, 1.0, width=32)] * 3), min_size=1, m
 def test_what_is_chosen_keeps_its_promise(auc, goal):
     front = make_front(auc, ("a", "b", "c"))
     try:
-        suggestion = suggest.suggest_preference(front, goal)
+        suggestion = choice.suggest_preference(front, goal)
     except UserError:  # the best of a task is always within its own limit
         pytest.fail("a goal with one limit can always be met")
     if goal.startswith("best"):
@@ -90,18 +90,18 @@ def test_what_is_chosen_keeps_its_promise(auc, goal):
 )
 def test_a_bad_goal_is_told(goal, message):
     with pytest.raises(UserError, match=message):
-        suggest.suggest_preference(make_front(CURVE), goal)
+        choice.suggest_preference(make_front(CURVE), goal)
 
 
 def test_a_front_without_a_choice_is_told():
     front = make_front(CURVE)
     front["preferences"][0]["auc/buy"] = float("nan")
     with pytest.raises(UserError, match="AUC of buy is undefined"):
-        suggest.suggest_preference(front, "knee")
+        choice.suggest_preference(front, "knee")
     for record in front["preferences"]:
         del record["preference/click"]
     with pytest.raises(UserError, match="takes no preference"):
-        suggest.suggest_preference(front, "knee")
+        choice.suggest_preference(front, "knee")
 
 
 def test_the_command_reads_what_evaluation_wrote(trained_run, small_store, tmp_path, capsys):
@@ -109,14 +109,14 @@ def test_the_command_reads_what_evaluation_wrote(trained_run, small_store, tmp_p
     folder = tmp_path / "evaluation" / "validation"
     folder.mkdir(parents=True)
     workdir.write_json(folder / "front.json", front.to_dict())
-    suggest.main(["--workdir", str(tmp_path), "--goal", "best:buy"])
+    main(["--workdir", str(tmp_path), "--goal", "best:buy"])
     printed = capsys.readouterr().out
-    assert printed == f"{suggest.suggest_preference(front, 'best:buy')}\n"
+    assert printed == f"{choice.suggest_preference(front, 'best:buy')}\n"
     assert f"AUC {front.auc[:, 1].max():.4f}, +0.0000 to the best" in printed
-    with pytest.raises(UserError, match="write it with `python evaluate"):
-        suggest.main(["--workdir", str(tmp_path), "--goal", "knee", "--split", "test"])
+    with pytest.raises(UserError, match="write it with `hyperrec evaluate"):
+        main(["--workdir", str(tmp_path), "--goal", "knee", "--split", "test"])
     values = json.loads((folder / "front.json").read_text())
     values["preferences"][0]["auc/buy"] = None
     (folder / "front.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match="AUC of buy is undefined"):
-        suggest.main(["--workdir", str(tmp_path), "--goal", "knee"])
+        main(["--workdir", str(tmp_path), "--goal", "knee"])

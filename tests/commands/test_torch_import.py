@@ -7,14 +7,15 @@ import torch
 
 from hyperrec_jax.api.load import load_predictor
 from hyperrec_jax.commands import export, predict, suggest
-from hyperrec_jax.commands.torch_import import convert, main
-from hyperrec_jax.config.defaults import model_options
+from hyperrec_jax.commands.import_torch import main
+from hyperrec_jax.config.presets import model_options
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
 from hyperrec_jax.reports import page, tables
 from hyperrec_jax.serving.http import create_app
+from hyperrec_jax.training.torch_import.convert import convert
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.models.torch_reference import REFERENCES

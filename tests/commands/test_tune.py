@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from hyperrec_jax.commands.tune import DEFAULT_RANGES, Range, summary, tune
 from hyperrec_jax.errors import TrainingError, UserError
 from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
+from hyperrec_jax.training.tune import DEFAULT_RANGES, Range, summary, tune
 from tests.conftest import ROOT, tiny_config
 
 RANGES = (
@@ -90,7 +90,7 @@ def test_unknown_options_and_metrics_are_told(config, tmp_path):
     ("arguments", "message"),
     [
         (["--config=configs/base.py"], "--study is missing"),
-        (["--study={folder}"], "--config is missing"),
+        (["--study={folder}", "--set=train.epohcs=3"], "did you mean train.epochs"),
         (["--config=configs/base.py", "--study={folder}", "--range=a"], "write NAME=LOW:HIGH"),
         (
             ["--config=configs/base.py", "--study={folder}", "--config.data.store={folder}/none"],
@@ -101,7 +101,7 @@ def test_unknown_options_and_metrics_are_told(config, tmp_path):
 def test_the_command_tells_mistakes_in_one_line(tmp_path, arguments, message):
     filled = [argument.format(folder=tmp_path) for argument in arguments]
     result = subprocess.run(
-        [sys.executable, "-m", "hyperrec_jax.commands.tune", *filled],
+        [sys.executable, "-m", "hyperrec_jax", "tune", *filled],
         cwd=ROOT,
         capture_output=True,
         text=True,

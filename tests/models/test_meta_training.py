@@ -7,7 +7,6 @@ import optax
 import torch
 from torch.func import functional_call
 
-from hyperrec_jax.commands.torch_import import convert
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
 from hyperrec_jax.parallel.mesh import make_mesh
@@ -16,6 +15,7 @@ from hyperrec_jax.preference.objectives import create_objective
 from hyperrec_jax.preference.sampling import create_sampler
 from hyperrec_jax.training.dispatch import make_step
 from hyperrec_jax.training.state import init_state
+from hyperrec_jax.training.torch_import.convert import convert
 from tests.models.test_parity import NUMERICAL, ROWS, SIZES, VOCABULARIES, make_model
 from tests.models.torch_reference import MetaHeac
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from scipy.special import expit
 
-from hyperrec_jax.config.defaults import model_options
+from hyperrec_jax.config.presets import model_options
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model, model_names
 

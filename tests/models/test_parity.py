@@ -7,9 +7,9 @@ import optax
 import pytest
 import torch
 
-from hyperrec_jax.commands.torch_import import convert
-from hyperrec_jax.config.defaults import model_options
+from hyperrec_jax.config.presets import model_options
 from hyperrec_jax.models import create_model
+from hyperrec_jax.training.torch_import.convert import convert
 from tests.models.torch_reference import REFERENCES
 
 SIZES, NUMERICAL, ROWS = (4, 9, 3), 5, 24

@@ -111,7 +111,7 @@ def test_log_makes_gradients_relative() -> None:
     ("name", "options", "message"),
     [
         ("zscore", {}, "no normaliser 'zscore'; there are entropy"),
-        ("running_scale", {"decay": 1.0}, r"must be in \[0, 1\)"),
+        ("running_scale", {"decay": 1.0}, r"give a number in \[0, 1\)"),
         ("reference", {"utopia": [0.1, 0.1]}, "needs the option 'nadir'"),
         ("reference", {"utopia": [0.1, 0.1], "nadir": [0.2, 0.1]}, "above utopia"),
         ("reference", {"utopia": [0.1], "nadir": [0.2, 0.1]}, "give 2 finite numbers"),

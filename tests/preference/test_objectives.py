@@ -258,11 +258,11 @@ def test_only_linear_objectives_say_so() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("tchebycheff", {}, "no objective 'tchebycheff'; there are chebyshev, cosine"),
-        ("linear", {"weight": 1.0}, "has no option 'weight'; it takes none"),
-        ("cosine", {"temperature": 1.0}, "it takes weight"),
+        ("tchebycheff", {}, "no objective 'tchebycheff'; did you mean chebyshev"),
+        ("linear", {"weight": 1.0}, "has no option 'weight'; there are none"),
+        ("cosine", {"temperature": 1.0}, "there are weight"),
         ("uniform", {"order": 1.0}, "ignores the preference"),
-        ("linear", {"coverage": -1.0}, "must not be negative"),
+        ("linear", {"coverage": -1.0}, "give a number of at least 0"),
     ],
 )
 def test_bad_objectives_are_refused(name: str, options: dict, message: str) -> None:

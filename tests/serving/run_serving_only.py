@@ -1,6 +1,6 @@
 """Runs the server as on a machine that has only what requirements-serve.txt lists.
 
-python run_serving_only.py REQUIREMENTS MODEL [OPTIONS of hyperrec_jax.commands.serve]
+python run_serving_only.py REQUIREMENTS MODEL [OPTIONS of hyperrec serve]
 """
 
 import re

@@ -42,7 +42,7 @@ def test_a_manifest_changed_by_hand_is_refused(exported_model, tmp_path):
 
 
 def test_export_through_a_symbolic_link_replaces_its_target(trained_run, exported_model, tmp_path):
-    from hyperrec_jax.commands.export import export
+    from hyperrec_jax.serving.export import export
 
     target = shutil.copytree(exported_model, tmp_path / "releases" / "model")
     (target / "weights.npz").unlink()
@@ -57,7 +57,7 @@ def test_export_through_a_symbolic_link_replaces_its_target(trained_run, exporte
 def test_a_result_that_cannot_be_loaded_replaces_nothing(
     trained_run, exported_model, tmp_path, monkeypatch
 ):
-    from hyperrec_jax.commands import export as module
+    from hyperrec_jax.serving import export as module
 
     target = shutil.copytree(exported_model, tmp_path / "model")
     before = {path.name: path.read_bytes() for path in target.iterdir()}

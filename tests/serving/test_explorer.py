@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hyperrec_jax.commands import explore
-from hyperrec_jax.commands.suggest import suggest_preference
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.choice import suggest_preference
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.serving import Preprocessor
 from hyperrec_jax.serving.explorer.answers import Explorer
@@ -208,7 +208,8 @@ def test_the_command_tells_mistakes_in_one_line(tmp_path):
         [
             sys.executable,
             "-m",
-            "hyperrec_jax.commands.explore",
+            "hyperrec_jax",
+            "explore",
             "--workdir",
             tmp_path,
             "--port",

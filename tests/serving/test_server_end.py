@@ -130,7 +130,7 @@ def test_a_model_that_hangs_does_not_keep_the_process():
 
 def test_the_command_takes_its_options(exported_model):
     """`--host ::1`, and a stalled upload of the real command."""
-    command = [sys.executable, "-m", "hyperrec_jax.commands.serve", "--model", exported_model]
+    command = [sys.executable, "-m", "hyperrec_jax", "serve", "--model", exported_model]
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:

@@ -188,7 +188,7 @@ def _of_other_sizes_without_a_checksum(run, tmp_path):
 def test_another_vocabulary_is_refused_and_training_puts_it_right(
     small_store, finished, run, tmp_path, change, message
 ):
-    from hyperrec_jax.commands.export import export
+    from hyperrec_jax.serving.export import export
 
     target = tmp_path / "model"
     export(finished, target)

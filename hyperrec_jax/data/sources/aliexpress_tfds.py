@@ -13,7 +13,7 @@
 
 A random-access source of NumPy dictionaries with the raw values, in the order of the release. Where
 TensorFlow is installed, `tfds.load("aliexpress_search/us", builder_kwargs={"file_format":
-"tfrecord"})` gives a `tf.data.Dataset`. Training reads the store of `hyperrec_jax.commands.prepare`
+"tfrecord"})` gives a `tf.data.Dataset`. Training reads the store of `hyperrec prepare`
 instead: whole batches cut from mapped memory, not records decoded one by one.
 """
 

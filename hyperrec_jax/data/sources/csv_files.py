@@ -20,7 +20,7 @@ _NO = ("0", "no", "n", "false", "f")
 _YES = ("1", "yes", "y", "true", "t")
 _LABELS = dict.fromkeys(_NO, 0) | dict.fromkeys(_YES, 1)
 _NOT_A_LABEL = "is not a label; labels are 0 and 1, no and yes, n and y, false and true, or f and t"
-_ADVICE = "correct it, or see `python -m hyperrec_jax.commands.prepare csv --help` on text and gaps"
+_ADVICE = "correct it, or see `hyperrec prepare csv --help` on text and gaps"
 _PARQUET_ROWS = 1 << 16
 
 

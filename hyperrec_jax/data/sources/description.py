@@ -34,7 +34,7 @@ SCHEMA_EXAMPLE = """\
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
 _KEYS |= {"separator", "encoding"}
-_SEE_HELP = "see `python -m hyperrec_jax.commands.prepare csv --help` for an example"
+_SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
 @dataclasses.dataclass(frozen=True)

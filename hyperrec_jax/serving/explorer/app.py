@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from hyperrec_jax.commands.suggest import suggest_preference
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.choice import suggest_preference
 from hyperrec_jax.preference.sampling import normalise
 from hyperrec_jax.serving.explorer.answers import Explorer
 

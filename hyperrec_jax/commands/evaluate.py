@@ -1,0 +1,146 @@
+"""Scores a trained model over a grid of preferences and writes the front.
+
+    hyperrec evaluate --workdir runs/synthetic --split test --grid 25
+    hyperrec evaluate --workdir runs/synthetic --preferences "0.3,0.7;0.5,0.5"
+
+Writes `<workdir>/evaluation/<split>/front.json`, `front.csv`, `front.png`
+and `report.html`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from hyperrec_jax.commands import cli
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel import distributed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError: there is no trained model, or a preference, split or folder is not as it should be.
+    """
+    values = flags.FlagValues()
+    _define_flags(values)
+    overrides = cli.parse_flags(values, argv, __doc__)
+    if overrides:
+        raise UserError(f"--config.{next(iter(overrides))}: a trained model keeps its config")
+    if values.workdir is None:
+        raise UserError("--workdir is missing: the folder that `hyperrec train` wrote")
+    if values.resamples == 1:
+        raise UserError("--resamples=1: a deviation needs at least 2; 0 leaves the bootstrap out")
+    with distributed.joined(distributed.cluster_from_flags(values)):
+        _evaluate(values, Path(values.workdir))
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run, as given to `hyperrec train`.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "split", "test", ["train", "validation", "test"], "Rows to score.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "grid", 25, "Preferences of the standard grid.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_string(
+        "preferences",
+        None,
+        "Preferences of your own in place of the grid: '0.3,0.7;0.5,0.5', or a CSV file with one a "
+        "line. A preference has a weight for each task; it is normalised to sum 1.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "resamples",
+        200,
+        "Bootstrap resamples, at least 2, that tell a difference from noise; 0: none.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "ranking",
+        None,
+        ["weights", "learned"],
+        "Also rank each search (the data's group column) by one score for all tasks: NDCG@10, MAP "
+        "and grouped AUC of each task, in ranking.csv. weights: the preference's over calibrated "
+        "log-odds; learned: a head that the preference generates, fitted on the validation rows, "
+        "in fusion.npz.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "against",
+        [],
+        "Workdirs of other runs on the same data, commas between, such as a single-task model or "
+        "one model for each compromise: what this model loses to them at its ends, how much of the "
+        "way between theirs it covers.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("store", None, "Data, if it has moved since training.", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, "Folder; default <workdir>/evaluation/<split>.", flag_values=values
+    )
+    distributed.define_flags(values)
+
+
+def _evaluate(values: Any, workdir: Path) -> None:
+    # Here and not at the top: --help and a bad flag answer before JAX is loaded.
+    from hyperrec_jax.evaluation import comparison
+    from hyperrec_jax.evaluation import front as evaluation
+    from hyperrec_jax.evaluation.scoring import Scores
+    from hyperrec_jax.parallel import processes
+    from hyperrec_jax.preference import sampling as preferences
+    from hyperrec_jax.reports import page as html_report
+    from hyperrec_jax.reports import tables as report
+    from hyperrec_jax.training import trained as trained_models
+    from hyperrec_jax.training import workdir as workdirs
+
+    cli.import_parts(values)
+    trained = trained_models.load_trained(workdir)
+    rays = (
+        preferences.parse_preferences(values.preferences, trained.schema.num_tasks)
+        if values.preferences
+        else values.grid
+    )
+    store = workdirs.open_store(trained.config, values.store)
+
+    if values.ranking:
+        trained.check_ranking(store)
+
+    def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
+        return run.score(
+            store,
+            values.split,
+            rays,
+            resamples=values.resamples,
+            progress=processes.is_first(),
+        )
+
+    front, scores = score(trained)
+    others = {path: score(trained_models.load_trained(Path(path)))[0] for path in values.against}
+    against = comparison.compare(front, others) if others else None
+    split = store.split(values.split)
+    trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
+    output = Path(values.output or workdir / "evaluation" / values.split)
+    ranking = fused = None
+    if values.ranking:
+        if values.ranking == "learned":
+            fused = trained.fit_fusion(store, front.preferences)
+        ranking = trained.list_front(store, scores, values.split, front.preferences, fused)
+
+    def write() -> None:
+        details = html_report.details(workdir, trained, split, scores, front, against)
+        report.write(front, output, details, ranking, fused)
+        print(report.front_summary(front))
+        if against:
+            print(report.comparison_summary(against))
+        if ranking:
+            print(report.ranking_summary(front, ranking))
+        print(f"written to {output}/")
+
+    processes.on_first(write)

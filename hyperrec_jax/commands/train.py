@@ -1,0 +1,50 @@
+"""Trains one model for all preferences.
+
+    hyperrec train --config configs/synthetic.py --workdir runs/synthetic
+
+Prints a table of the validation front at the end. Run the same command again to go on after a
+stop. `--config.KEY=VALUE` and `--set KEY=VALUE` override the config: `--config.train.epochs=3`,
+`--set model.tower_widths=[16,8]`; `hyperrec options` lists the keys.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from hyperrec_jax.commands import cli
+from hyperrec_jax.config.files import config_name, load_config
+from hyperrec_jax.parallel import distributed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Raises:
+      UserError, TrainingError, Preempted: see `training.loop.fit`.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Config file, such as configs/aliexpress_us.py; by default the package's own defaults.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; default runs/<config name>.", flag_values=values
+    )
+    distributed.define_flags(values)
+    overrides = cli.parse_flags(values, argv, __doc__)
+    config = load_config(values.config, overrides)
+    workdir = Path(values.workdir or f"runs/{config_name(values.config)}")
+    with distributed.joined(distributed.cluster_from_flags(values)):
+        # Here and not at the top: --help and a bad flag answer before JAX is loaded.
+        from hyperrec_jax.parallel import processes
+        from hyperrec_jax.reports import tables as report
+        from hyperrec_jax.training.train import train
+
+        cli.import_parts(values)
+        progress = train(config, workdir)
+        if processes.is_first():
+            print(report.training_summary(workdir, progress))
+    return 0

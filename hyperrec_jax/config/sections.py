@@ -1,0 +1,131 @@
+"""The options of a run that no component has: data, training, optimizer, mesh.
+
+Each default, type, range and meaning stands here and nowhere else.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from hyperrec_jax.options import Count, NotNegative, Option, Positive, Range, options_of
+
+NaturalNumber = Annotated[int, Range("[0, inf)")]
+
+
+@dataclass(frozen=True)
+class General:
+    """The run as a whole.
+
+    Attributes:
+      preset: A named set of values; `hyperrec options preset` lists them.
+      seed: Seed of the first parameters, the order of the rows, the preferences and the dropout.
+    """
+
+    preset: str = "default"
+    seed: NaturalNumber = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the rows come from.
+
+    Attributes:
+      store: Folder that `hyperrec prepare` wrote.
+      resident: Whether the training rows live in the device's memory, where the same batches are
+        gathered: `auto`, on an accelerator where they take at most 40% of it and there is one
+        process, never on a CPU, whose memory holds the mapped store anyway; `always`; `never`.
+    """
+
+    store: str = "data/synthetic"
+    resident: Literal["auto", "always", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long and on what batches a model is trained.
+
+    Attributes:
+      batch_size: Rows of a global batch.
+      epochs: Passes over the training rows.
+      preferences: Preferences drawn for each batch; every row sees all of them. By default as many
+        as tasks, so that each row serves every task; 8 where the objective is not linear in the
+        losses, 1 where it compares gradients.
+      preference_per_row: Whether each row has a preference of its own instead. The objective must
+        be linear in the losses, since each row's loss then stands alone.
+      patience: Evaluations without a better hypervolume after which training stops; 0 never stops
+        early.
+      grid: Preferences of the validation grid that selects the model.
+      steps_per_dispatch: Steps compiled into one call.
+      checkpoint_every: Steps between checkpoints; the end of an epoch always saves.
+      prior_bias: Whether the first predictions are the base rates, not one half.
+      skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
+        it ends the run.
+    """
+
+    batch_size: Count = 2048
+    epochs: Count = 10
+    preferences: Count | None = None
+    preference_per_row: bool = False
+    patience: NaturalNumber = 2
+    grid: Count = 5
+    steps_per_dispatch: Count = 8
+    checkpoint_every: Count = 500
+    prior_bias: bool = True
+    skip_nonfinite: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam and its learning rate.
+
+    Attributes:
+      learning_rate: Peak learning rate.
+      l2: Coefficient of the L2 penalty, added to the gradient of every parameter as the
+        `weight_decay` of `torch.optim.Adam` is.
+      schedule: `constant`, or `cosine` from the peak to zero at the end of `train.epochs`.
+      warmup_steps: Steps of linear warm-up from zero.
+      lazy_rows: Fields with at least this many ids use lazy Adam, if they have more ids than a
+        batch has rows; 0 for none.
+    """
+
+    learning_rate: Positive = 1e-3
+    l2: NotNegative = 1e-6
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: NaturalNumber = 0
+    lazy_rows: NaturalNumber = 100_000
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How the devices share the work.
+
+    Attributes:
+      data: Devices over which the batch is split; -1 for all that `expert` leaves.
+      expert: Devices over which the experts are split.
+    """
+
+    data: Annotated[int, Range("[-1, inf)")] = -1
+    expert: Count = 1
+
+
+SECTIONS = {"data": Data, "train": Train, "optimizer": Optimizer, "mesh": Mesh}
+"""The sections with a fixed set of options, by name."""
+
+COMPONENTS = {
+    "model": "the network",
+    "objective": "losses and a preference into one number to minimise",
+    "normaliser": "losses onto one scale",
+    "sampler": "the preferences of training",
+}
+"""The sections that hold the name of a component and those of its options that differ."""
+
+
+def section_options(section: str) -> dict[str, Option]:
+    """The options of a section of `SECTIONS`; of the config itself for the empty name."""
+    return options_of(SECTIONS[section] if section else General)
+
+
+def known_keys() -> list[str]:
+    """All dotted keys but the components' own options."""
+    keys = list(section_options(""))
+    keys += [f"{section}.{name}" for section in SECTIONS for name in section_options(section)]
+    return keys + [f"{section}.name" for section in COMPONENTS]
