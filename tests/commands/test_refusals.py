@@ -11,12 +11,11 @@ import time
 
 import pytest
 
-from hyperrec_jax.commands import cli
 from hyperrec_jax.commands import export as export_command
 from hyperrec_jax.commands import predict as predict_command
 from hyperrec_jax.commands import suggest as suggest_command
 from hyperrec_jax.data import files
-from hyperrec_jax.errors import UserError
+from hyperrec_jax.errors import UserError, needs_extra
 from tests.conftest import ROOT
 from tests.training.test_workdir import tree
 
@@ -104,7 +103,7 @@ def test_files_of_two_evaluations_never_stand_side_by_side(tmp_path):
 def test_an_extra_is_named_by_packages_that_an_index_has():
     with (
         pytest.raises(UserError, match=r"pip install .*'starlette.* 'uvicorn"),
-        cli.needs_extra("serve"),
+        needs_extra("serve"),
     ):
         raise ModuleNotFoundError("no", name="uvicorn")
 

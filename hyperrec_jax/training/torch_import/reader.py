@@ -7,7 +7,7 @@ import numpy as np
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.base import MultiTaskModel
-from hyperrec_jax.models.layers import table_rows
+from hyperrec_jax.parallel.tables import table_rows
 
 Tree = dict[str, Any]
 
