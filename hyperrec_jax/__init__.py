@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperrec_jax.api.model import Model
     from hyperrec_jax.api.prepare import prepare
     from hyperrec_jax.evaluation.choice import suggest_preference
-    from hyperrec_jax.reports.tables import plot
+    from hyperrec_jax.reports.plots import plot
 
 __version__ = "0.1.0"
 __all__ = ["Model", "fit", "load", "plot", "prepare", "suggest_preference"]
@@ -29,7 +29,7 @@ _HOMES = {
     "fit": "api.fit",
     "load": "api.load",
     "Model": "api.model",
-    "plot": "reports.tables",
+    "plot": "reports.plots",
     "prepare": "api.prepare",
     "suggest_preference": "evaluation.choice",
 }

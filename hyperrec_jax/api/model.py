@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
 from hyperrec_jax.evaluation.front import Front
-from hyperrec_jax.reports import tables
+from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor
@@ -134,7 +134,7 @@ class Model(Trained):
         Raises:
           UserError: the file can't be written.
         """
-        tables.plot(front or self.evaluate(), Path(file))
+        plots.plot(front or self.evaluate(), Path(file))
         return Path(file)
 
     def __repr__(self) -> str:

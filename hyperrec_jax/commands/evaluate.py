@@ -95,8 +95,8 @@ def _evaluate(values: Any, workdir: Path) -> None:
     from hyperrec_jax.evaluation.scoring import Scores
     from hyperrec_jax.parallel import processes
     from hyperrec_jax.preference import sampling as preferences
-    from hyperrec_jax.reports import page as html_report
-    from hyperrec_jax.reports import tables as report
+    from hyperrec_jax.reports import results, tables
+    from hyperrec_jax.reports.details import details as report_details
     from hyperrec_jax.training import trained as trained_models
     from hyperrec_jax.training import workdir as workdirs
 
@@ -134,13 +134,13 @@ def _evaluate(values: Any, workdir: Path) -> None:
         ranking = trained.list_front(store, scores, values.split, front.preferences, fused)
 
     def write() -> None:
-        details = html_report.details(workdir, trained, split, scores, front, against)
-        report.write(front, output, details, ranking, fused)
-        print(report.front_summary(front))
+        details = report_details(workdir, trained, split, scores, front, against)
+        results.write(front, output, details, ranking, fused)
+        print(tables.front_summary(front))
         if against:
-            print(report.comparison_summary(against))
+            print(tables.comparison_summary(against))
         if ranking:
-            print(report.ranking_summary(front, ranking))
+            print(tables.ranking_summary(front, ranking))
         print(f"written to {output}/")
 
     processes.on_first(write)

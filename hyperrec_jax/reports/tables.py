@@ -1,4 +1,4 @@
-"""What people read: summary tables, and the front as JSON, CSV and picture."""
+"""Tables for a terminal: what training, the front, a comparison and lists come to."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperrec_jax.data import files
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
-from hyperrec_jax.evaluation.fusion import Fusion
 from hyperrec_jax.evaluation.lists import RankingFront
-from hyperrec_jax.reports import page as html_report
-from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Progress
 from hyperrec_jax.training.log import read_metrics
 
@@ -54,7 +50,7 @@ def training_summary(workdir: Path, progress: Progress) -> str:
         ]
         for record in records
     ]
-    title = f"validation (best of the grid a task); run in {workdir}"
+    title = f"validation (best of the grid for each task); run in {workdir}"
     return f"{title}\n{table(['epoch', *names, 'hypervolume', ''], rows)}"
 
 
@@ -89,7 +85,7 @@ def front_summary(front: Front) -> str:
         lines.append(
             f"of log losses over the entropy of the base rate: hypervolume "
             f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
-            f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the ray "
+            f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the preference "
             f"{front.angle:.2f}"
         )
         lines.append(
@@ -143,125 +139,19 @@ def ranking_summary(front: Front, ranking: RankingFront) -> str:
         for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
     )
     return (
-        f"one list a search, for all tasks; searches that count: {searches}\n"
+        f"one list for each search, for all tasks; searches that count: {searches}\n"
         f"{table(names, [list(row.values()) for row in rows[::step]])}"
     )
 
 
 def ranking_records(front: Front, ranking: RankingFront) -> list[dict[str, float]]:
-    """One flat dictionary a preference."""
+    """One flat dictionary for each preference."""
     records = []
-    for ray, preference in enumerate(ranking.preferences):
+    for place, preference in enumerate(ranking.preferences):
         record = {f"preference/{t}": float(w) for t, w in zip(front.tasks, preference, strict=True)}
         for index, task in enumerate(front.tasks):
-            record[f"ndcg@{ranking.k}/{task}"] = float(ranking.ndcg[ray, index])
-            record[f"map/{task}"] = float(ranking.average_precision[ray, index])
-            record[f"grouped_auc/{task}"] = float(ranking.grouped_auc[ray, index])
+            record[f"ndcg@{ranking.k}/{task}"] = float(ranking.ndcg[place, index])
+            record[f"map/{task}"] = float(ranking.average_precision[place, index])
+            record[f"grouped_auc/{task}"] = float(ranking.grouped_auc[place, index])
         records.append(record)
     return records
-
-
-FILES = ("front.json", "front.csv", "front.png", "report.html", "ranking.csv", "fusion.npz")
-"""What an evaluation may write."""
-
-
-def write(
-    front: Front,
-    folder: Path,
-    details: html_report.Details,
-    ranking: RankingFront | None = None,
-    fused: Fusion | None = None,
-) -> None:
-    """Writes `front.json`, `front.csv`, `front.png` and `report.html`, together.
-
-    Whoever is stopped meanwhile leaves no new front beside an old report. Those of `FILES` that an
-    earlier evaluation wrote are removed.
-
-    Args:
-      front: Metrics under each preference.
-      folder: Where to.
-      details: What the report shows beside the front.
-      ranking: Metrics of the lists, for `ranking.csv`; None leaves it out.
-      fused: What the lists were scored by, for `fusion.npz`; None leaves it out.
-
-    Raises:
-      UserError: the folder can't be written.
-    """
-    with files.written_together(folder, FILES) as temporary:
-        against = {"against": details.comparison.to_dict()} if details.comparison else {}
-        workdirs.write_json(temporary / "front.json", front.to_dict() | against)
-        (temporary / "front.csv").write_text(front.to_csv(), "utf-8")
-        plot(front, temporary / "front.png")
-        (temporary / "report.html").write_text(html_report.render(front, details), "utf-8")
-        if ranking:
-            records = ranking_records(front, ranking)
-            lines = [",".join(records[0]), *(",".join(map(str, row.values())) for row in records)]
-            (temporary / "ranking.csv").write_text("\n".join(lines) + "\n", "utf-8")
-        if fused:
-            fused.save(temporary / "fusion.npz")
-
-
-def plot(front: Front, path: str | Path) -> None:
-    """Draws the front: AUC against AUC, and each task's log loss against its weight."""
-    # Here and not at the top: slow to import. The figure class needs no display and no state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    _plot_front(figure, left, front)
-    _plot_losses(right, front)
-    figure.suptitle(
-        f"{front.split}: hypervolume {front.hypervolume:.4f}, "
-        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} not dominated"
-    )
-    figure.savefig(path, dpi=120)
-
-
-def _plot_front(figure: Any, axes: Any, front: Front) -> None:
-    tasks = front.tasks
-    first = front.preferences[:, 0] if front.preferences is not None else None
-    colours = None if first is None else "cividis"
-    second = 1 if len(tasks) > 1 else 0
-    points = axes.scatter(
-        front.auc[:, 0], front.auc[:, second], c=first, cmap=colours, s=36, zorder=2
-    )
-    marked = front.non_dominated
-    axes.scatter(
-        front.auc[marked, 0],
-        front.auc[marked, second],
-        facecolors="none",
-        edgecolors="black",
-        s=90,
-        zorder=3,
-        label="not dominated",
-    )
-    axes.set(xlabel=f"AUC {tasks[0]}", ylabel=f"AUC {tasks[second]}", title="front")
-    axes.legend(loc="best", frameon=False)
-    axes.locator_params(axis="x", nbins=5)
-    axes.grid(alpha=0.3)
-    if first is not None:
-        figure.colorbar(points, ax=axes, label=f"weight of {tasks[0]}")
-
-
-def _plot_losses(axes: Any, front: Front) -> None:
-    for index, task in enumerate(front.tasks):
-        loss = front.log_loss[:, index]
-        relative = 100 * (loss / loss.min() - 1)
-        weight = front.preferences[:, index] if front.preferences is not None else [1.0]
-        axes.plot(
-            weight,
-            relative,
-            marker="o.^sDv"[index % 6],
-            markersize=4,
-            label=task,
-            linestyle="none" if len(front.tasks) > 2 else "-",
-        )
-    axes.set(
-        xlabel="weight of the task",
-        ylabel="log loss over its best, %",
-        title="does the loss follow the weight?",
-    )
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)

@@ -14,6 +14,7 @@ import pytest
 
 from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.reports import page as html_report
+from hyperrec_jax.reports.details import details, expert_use_of
 from hyperrec_jax.training.trained import load_trained
 from tests.models.test_models import make_model
 
@@ -25,7 +26,7 @@ def evaluated(trained_run, small_store):
     trained = load_trained(trained_run)
     front, scores = trained.score(small_store, "test", 5, resamples=30)
     split = small_store.split("test")
-    extra = html_report.details(trained_run, trained, split, scores, front)
+    extra = details(trained_run, trained, split, scores, front)
     return front, extra
 
 
@@ -108,7 +109,7 @@ def test_expert_use_without_a_preference(evaluated, small_store, name, gates):
         name, schema.num_tasks, options, schema.field_sizes, schema.num_numerical
     )
     trained = SimpleNamespace(model=model, variables=variables, schema=schema)
-    use = html_report._expert_use(trained, split, None)
+    use = expert_use_of(trained, split, None)
     ignores = dataclasses.replace(front, preferences=None)
     page = html_report.render(ignores, dataclasses.replace(extra, expert_use=use))
     if not gates:
@@ -155,7 +156,7 @@ def test_one_class_no_preference_and_three_tasks(evaluated):
         samples=None,
         **{name: getattr(front, name)[:, [0, 1, 1]] for name in ("auc", "log_loss", "calibration")},
     )
-    curves = {ray: [pair[0], pair[1], pair[1]] for ray, pair in extra.curves.items()}
+    curves = {place: [pair[0], pair[1], pair[1]] for place, pair in extra.curves.items()}
     page = html_report.render(three, dataclasses.replace(plain, curves=curves))
     assert page.count(">AUC cart</text>") == 2  # of three pairs
 
