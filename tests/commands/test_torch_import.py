@@ -13,7 +13,8 @@ from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model
-from hyperrec_jax.reports import page, tables
+from hyperrec_jax.reports import results
+from hyperrec_jax.reports.details import details
 from hyperrec_jax.serving.http import create_app
 from hyperrec_jax.training.torch_import.convert import convert
 from hyperrec_jax.training.train import train
@@ -151,8 +152,8 @@ def _import(store, checkpoint, workdir):
 def _run_all_commands(run, store, folder):
     """Evaluates, suggests, predicts, exports and loads for a server."""
     front, scores = load_trained(run).score(store, "validation", 5)
-    details = page.details(run, load_trained(run), store.split("validation"), scores, front)
-    tables.write(front, run / "evaluation" / "validation", details)
+    beside = details(run, load_trained(run), store.split("validation"), scores, front)
+    results.write(front, run / "evaluation" / "validation", beside)
     assert suggest.main(["--workdir", str(run), "--goal", "knee"]) == 0
     columns = {
         field.name: store.vocabulary(field.name)[:1].to_pylist() * 3

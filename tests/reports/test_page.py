@@ -108,7 +108,7 @@ def test_expert_use_without_a_preference(evaluated, small_store, name, gates):
     model, variables, _ = make_model(
         name, schema.num_tasks, options, schema.field_sizes, schema.num_numerical
     )
-    trained = SimpleNamespace(model=model, variables=variables, schema=schema)
+    trained = SimpleNamespace(network=model, variables=variables, schema=schema)
     use = expert_use_of(trained, split, None)
     ignores = dataclasses.replace(front, preferences=None)
     page = html_report.render(ignores, dataclasses.replace(extra, expert_use=use))
