@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import prepare_store
@@ -22,12 +23,14 @@ def prepare(
     rows: RawRows,
     folder: str | Path,
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
+    goals: Sequence[str | Mapping[str, Any]] = (),
     categorical: Sequence[str] = (),
     numerical: Sequence[str] = (),
     log1p: Sequence[str] = (),
     missing: Mapping[str, float] | None = None,
     group: str | None = None,
+    weight: str | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
 ) -> Store:
@@ -37,12 +40,16 @@ def prepare(
       rows: A pandas or Polars frame, an Arrow table, or a list with one dictionary for each row.
         The columns that are used are also kept in the folder, as Parquet.
       folder: A new folder, or one that an earlier call wrote.
-      labels: Columns of 0 and 1, of true and false, or of yes and no, one for each task.
+      labels: Columns of 0 and 1, of true and false, or of yes and no, one for each goal.
+      goals: In place of labels, where they are more than that or may be missing: for each goal its
+        name, or a dictionary such as `{"name": "watch_time", "kind": "value", "where": "click"}`;
+        see docs/goals.md.
       categorical: Columns of ids: text, integers, booleans, dates (see `hyperrec_jax.data.text`).
       numerical: Columns of numbers; standardised on the training rows.
       log1p: Those of them of which `log(1 + x)` is taken first.
       missing: The number that stands for a missing one, by column; elsewhere it is an error.
       group: Column of the list that a row belongs to, such as a search; a group stays whole.
+      weight: Column that says how much a row counts, numbers of at least 0.
       validation_fraction: Share of the groups (rows without any) that selects the model, in (0, 1).
       test_fraction: Share that is kept for the test, in (0, 1).
 
@@ -59,7 +66,7 @@ def prepare(
         unknown = [name for name in names if name not in numerical]
         if unknown:
             raise UserError(f"{key}: {unknown[0]!r} is not among the numerical columns")
-    values = {
+    values: dict[str, Any] = {
         "name": folder.name,
         "files": {"train": "rows.parquet"},
         "test_fraction": test_fraction,
@@ -71,6 +78,10 @@ def prepare(
         "labels": list(labels),
         "group": group,
     }
+    if goals:
+        values["goals"] = [goal if isinstance(goal, str) else dict(goal) for goal in goals]
+    if weight is not None:
+        values["weight"] = weight
     path = folder / "description.json"
     description = parse_description(path, values)
     table = to_table(rows)

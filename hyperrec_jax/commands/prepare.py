@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.encode import Source, prepare_store
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.sources.aliexpress import COUNTRIES, aliexpress_source
 from hyperrec_jax.data.sources.census_income import census_income_source
 from hyperrec_jax.data.sources.complete_journey import JourneyOptions, complete_journey_source
@@ -19,7 +20,7 @@ from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.sources.description import SCHEMA_EXAMPLE
 from hyperrec_jax.data.sources.fairness import DATASETS, fairness_source
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
-from hyperrec_jax.data.store import SPLITS, Store
+from hyperrec_jax.data.store import SPLITS, Split, Store
 from hyperrec_jax.evaluation.leaks import leak_warnings
 
 _SYNTHETIC = SyntheticOptions()
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def summary(store: Store) -> str:
-    """A table of a store: rows and positives of each split and task, fields, best reachable AUC."""
+    """A table of a store: rows and labels of each split and goal, fields, best reachable AUC."""
     schema = store.schema
     width = max(14, *(len(task) + 2 for task in schema.tasks))
     lines = [
@@ -54,11 +55,12 @@ def summary(store: Store) -> str:
     ]
     for name in SPLITS:
         split = store.split(name)
-        rows = max(len(split), 1)
         lines.append(
             f"{name:<12}{len(split):>14,}"
-            + "".join(f"{count:>{width},} {count / rows:>7.2%}" for count in split.positives)
+            + "".join(_labels(schema, split, goal, width) for goal in range(schema.num_tasks))
         )
+    if schema.label_dtype != "uint8":
+        lines.append("of each goal: rows with a label, and their share of positives or their mean")
     if schema.best_auc:
         lines.append(
             f"{'best AUC':<26}" + "".join(f"{auc:>{width + 9}.4f}" for auc in schema.best_auc)
@@ -75,6 +77,18 @@ def summary(store: Store) -> str:
             "best AUC: that of the true probabilities on the test split; beaten only by chance"
         )
     return "\n".join(lines)
+
+
+def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:
+    """What a split has of a goal's labels."""
+    known = split.statistics[goal]
+    if schema.label_dtype == "uint8":
+        return (
+            f"{split.positives[goal]:>{width},} {split.positives[goal] / max(known.count, 1):>7.2%}"
+        )
+    if schema.goals[goal].kind == "binary":
+        return f"{known.count:>{width},} {known.positive_rate:>7.2%}"
+    return f"{known.count:>{width},} {known.values.mean:>7.4g}"
 
 
 def _unseen_values(store: Store, name: str) -> str:

@@ -38,6 +38,8 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     """
     settings = config["train"]
     _check_lengths(settings)
+    if schema.label_dtype != "uint8" or schema.weight:
+        raise UserError("training reads labels of 0 and 1 without gaps and weights only")
     model = create_model(config, schema)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -29,13 +29,13 @@ from tqdm import tqdm
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.data.locks import take
 from hyperrec_jax.data.mixing import mix64
-from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.data.schema import CategoricalField, GoalField, NumericalField, Schema
 from hyperrec_jax.data.store import Store, StoreWriter, refuse_foreign_folder
 from hyperrec_jax.data.text import fits
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.metrics import auc
 
-STAGING_VERSION = 2
+STAGING_VERSION = 3
 _CHUNK_ROWS = 65_536
 
 
@@ -46,9 +46,11 @@ class Rows:
     Attributes:
       categorical: Per field the values [row]: int64 or string, the same for all chunks.
       numerical: Numbers [row, number], finite.
-      labels: 0 or 1, uint8 [row, task].
+      labels: [row, goal]; uint8 of 0 and 1 or, where the source may have other labels or none,
+        float32 with NaN for a missing one; the same type for all chunks.
       groups: Group of each row, int64 [row], where the source has groups.
-      true_probability: f32 [row, task], where the source knows it.
+      true_probability: f32 [row, goal], where the source knows it.
+      weights: Weight of each row, f32 [row], where the source has weights.
     """
 
     categorical: tuple[pa.Array, ...]
@@ -56,6 +58,7 @@ class Rows:
     labels: np.ndarray
     groups: np.ndarray | None = None
     true_probability: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +90,15 @@ class Source:
       name: Such as `aliexpress_us`.
       categorical: Names of the fields.
       numerical: The columns and their transforms.
-      tasks: Names of the labels.
+      tasks: Names of the goals.
       group: Name of the group column, or None.
       splits: How to read `train` and, where the source has its own, `validation` and `test`;
         without those a part of the training groups (rows, where there is no group) is set aside.
       identity: Changes when the input does (paths, sizes, times, options).
       test_fraction: Share of the training groups that is set aside for a test split that the
         source does not have.
+      goals: What the labels are; all binary by default.
+      weight: Name of the column of row weights, or None.
     """
 
     name: str
@@ -104,6 +109,8 @@ class Source:
     splits: Mapping[str, ReadRows]
     identity: str
     test_fraction: float = 0.0
+    goals: tuple[GoalField, ...] = ()
+    weight: str | None = None
 
 
 def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1) -> Store:
@@ -163,6 +170,9 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
             tasks=source.tasks,
             group=source.group,
             best_auc=_best_auc(parts),
+            goals=source.goals,
+            label_dtype=_label_dtype(source, parts),
+            weight=source.weight,
         )
         with StoreWriter(output, schema, survey.vocabulary, provenance) as writer:
             _encode(parts, survey, writer)
@@ -179,6 +189,8 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         [_known(dataclasses.astuple(column)) for column in source.numerical],
         source.tasks,
         source.group,
+        [dataclasses.asdict(goal) for goal in source.goals],
+        source.weight,
         sorted(source.splits),
         validation_fraction,
     ]
@@ -275,6 +287,7 @@ def _to_record_batch(rows: Rows) -> pa.RecordBatch:
         "labels": rows.labels,
         "group": rows.groups,
         "true_probability": rows.true_probability,
+        "weight": rows.weights,
     }
     for name, matrix in matrices.items():
         if matrix is not None and matrix.size:
@@ -290,6 +303,7 @@ def _from_record_batch(batch: pa.RecordBatch, num_fields: int) -> Rows:
         return batch[name].flatten().to_numpy().reshape(batch.num_rows, -1)
 
     numerical, labels, groups = matrix("numerical"), matrix("labels"), matrix("group")
+    weights = matrix("weight")
     assert labels is not None
     return Rows(
         categorical=tuple(batch[f"categorical_{i}"] for i in range(num_fields)),
@@ -297,6 +311,7 @@ def _from_record_batch(batch: pa.RecordBatch, num_fields: int) -> Rows:
         labels=labels,
         groups=None if groups is None else groups[:, 0],
         true_probability=matrix("true_probability"),
+        weights=None if weights is None else weights[:, 0],
     )
 
 
@@ -324,9 +339,27 @@ class _Part:
                 rest = ~np.any([*chosen.values(), np.zeros(len(numbers), bool)], axis=0)
                 yield rows, {self.name: rest, **chosen}
 
-    def _open(self) -> pa.ipc.RecordBatchFileReader:
+    def has_gaps(self) -> bool:
+        """Whether a label is missing."""
+        with self._open() as reader:
+            position = reader.schema.get_field_index("labels")
+            if pa.types.is_integer(reader.schema.field(position).type.value_type):
+                return False
+        with self._open(pa.ipc.IpcReadOptions(included_fields=[position])) as reader:
+            return any(
+                np.isnan(reader.get_batch(i)[0].flatten().to_numpy()).any()
+                for i in range(reader.num_record_batches)
+            )
+
+    def _open(self, options: pa.ipc.IpcReadOptions | None = None) -> pa.ipc.RecordBatchFileReader:
         # Read and not mapped: pages of a mapped file would count as memory of the process.
-        return pa.ipc.open_file(pa.OSFile(str(self.path)))
+        return pa.ipc.open_file(pa.OSFile(str(self.path)), options=options)
+
+
+def _label_dtype(source: Source, parts: Sequence[_Part]) -> Literal["uint8", "float32"]:
+    """The type of the stored labels: small where all are 0 or 1."""
+    binary = all(goal.kind == "binary" for goal in source.goals)
+    return "uint8" if binary and not any(part.has_gaps() for part in parts) else "float32"
 
 
 def set_aside(units: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:
@@ -512,6 +545,8 @@ def _encode(parts: Sequence[_Part], survey: _Survey, writer: StoreWriter) -> Non
                     columns["group"] = rows.groups
                 if rows.true_probability is not None:
                     columns["true_probability"] = rows.true_probability
+                if rows.weights is not None:
+                    columns["weight"] = rows.weights
                 for split, chosen in splits.items():
                     if chosen.all():
                         writer.append(split, columns)

@@ -1,10 +1,10 @@
-"""What a row is: its fields, its tasks and its group.
+"""What a row is: its fields, its goals and its group.
 
 Everything downstream (models, serving, reports) learns about the data from a `Schema` alone.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,24 @@ class NumericalField:
 
 
 @dataclasses.dataclass(frozen=True)
+class GoalField:
+    """A column of labels and what is to be made of it.
+
+    Attributes:
+      name: The goal's name.
+      kind: Its kind; see `hyperrec_jax.goals`.
+      options: Options of that kind where they differ from its defaults, those included that come
+        from the training labels.
+      where: The goal on whose positive rows alone this one has labels, or None for all rows.
+    """
+
+    name: str
+    kind: str = "binary"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    where: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Schema:
     """The columns of a store.
 
@@ -48,10 +66,14 @@ class Schema:
       source: Where the rows come from, such as `aliexpress_us`.
       categorical: Fields of ids, in the order of the stored id matrix.
       numerical: Fields of numbers, in the order of the stored number matrix.
-      tasks: Names of the binary labels, in the order of the stored label matrix.
+      tasks: Names of the goals, in the order of the stored label matrix.
       group: Name of the column that groups rows into lists (the search id), or None.
       best_auc: Per task, the best reachable AUC on the test split where the truth is known
         (synthetic data), else empty.
+      goals: What the labels are, in the same order; all binary by default.
+      label_dtype: `uint8` where every label is 0 or 1 and none is missing, else `float32`, in which
+        a missing label is NaN.
+      weight: Name of the column of row weights, or None where every row counts the same.
     """
 
     source: str
@@ -60,6 +82,15 @@ class Schema:
     tasks: tuple[str, ...]
     group: str | None = None
     best_auc: tuple[float, ...] = ()
+    goals: tuple[GoalField, ...] = ()
+    label_dtype: Literal["uint8", "float32"] = "uint8"
+    weight: str | None = None
+
+    def __post_init__(self) -> None:
+        goals = self.goals or tuple(GoalField(name) for name in self.tasks)
+        if tuple(goal.name for goal in goals) != self.tasks:
+            raise ValueError(f"goals {goals} are not those of {self.tasks}")
+        object.__setattr__(self, "goals", goals)
 
     @property
     def field_sizes(self) -> tuple[int, ...]:
@@ -87,6 +118,10 @@ class Schema:
             tasks=tuple(values["tasks"]),
             group=values["group"],
             best_auc=tuple(values["best_auc"]),
+            # What was written before there were other goals has binary ones.
+            goals=tuple(GoalField(**goal) for goal in values.get("goals", ())),
+            label_dtype=values.get("label_dtype", "uint8"),
+            weight=values.get("weight"),
         )
 
 

@@ -2,8 +2,8 @@
 
 A store is a folder:
 
-    schema.json        version, schema; per split rows, what is counted of labels and of ids that
-                       training never saw, a checksum per record batch
+    schema.json        version, schema; per split rows, statistics of the labels, the number of ids
+                       that training never saw, a checksum per record batch
     vocabulary.arrow   per categorical field the values that have the ids 1, 2, ...
     train.arrow        record batches of 16,384 rows; columns are fixed-size lists
     validation.arrow
@@ -35,17 +35,20 @@ from hyperrec_jax.data.files import (
     replace_folder,
     written_whole,
 )
+from hyperrec_jax.data.labels import LabelStatistics, fitted
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.goals import Statistics
 
-VERSION = 2
+VERSION = 3
 SPLITS = ("train", "validation", "test")
 ROWS_PER_RECORD_BATCH = 16_384
 
 Batch = dict[str, np.ndarray]
-"""`categorical` int [batch, field], `numerical` f32 [batch, number], `labels` u8 [batch, task]."""
+"""`categorical` int [batch, field], `numerical` f32 [batch, number], `labels` [batch, goal], u8 or,
+with NaN for a missing one, f32; `weight` f32 [batch, 1] where rows have weights."""
 
-_BATCH_COLUMNS = ("categorical", "numerical", "labels")
+_BATCH_COLUMNS = ("categorical", "numerical", "labels", "weight")
 _PREPARE_AGAIN = "prepare the data again with `hyperrec prepare`"
 
 
@@ -68,8 +71,10 @@ def _columns(schema: Schema) -> tuple[_Column, ...]:
     columns = [
         _Column("categorical", _id_dtype(schema.field_sizes), len(schema.categorical)),
         _Column("numerical", np.dtype(np.float32), schema.num_numerical),
-        _Column("labels", np.dtype(np.uint8), schema.num_tasks),
+        _Column("labels", np.dtype(schema.label_dtype), schema.num_tasks),
     ]
+    if schema.weight is not None:
+        columns.append(_Column("weight", np.dtype(np.float32), 1))
     if schema.group is not None:
         columns.append(_Column("group", np.dtype(np.int64), 1))
     if schema.best_auc:
@@ -114,9 +119,7 @@ class _SplitWriter:
         self._arrow_schema = _arrow_schema(columns)
         self._writer = pa.ipc.new_file(file, self._arrow_schema)
         self.rows = 0
-        tasks = self._buffers["labels"].shape[1]
-        self.positives = np.zeros(tasks, np.int64)
-        self.both_positive = np.zeros((tasks, tasks), np.int64)
+        self.labels = LabelStatistics(self._buffers["labels"].shape[1])
         self.unseen = np.zeros(next(c.width for c in columns if c.name == "categorical"), np.int64)
         self.checksums: list[int] = []
 
@@ -142,9 +145,11 @@ class _SplitWriter:
         ]
         self._writer.write_batch(pa.record_batch(lists, schema=self._arrow_schema))
         self.checksums.append(_checksum(arrays))
-        positive = (self._buffers["labels"][: self._filled] > 0).astype(np.int64)
-        self.positives += positive.sum(0)
-        self.both_positive += positive.T @ positive
+        weight = self._buffers.get("weight")
+        self.labels.add(
+            self._buffers["labels"][: self._filled],
+            None if weight is None else weight[: self._filled, 0],
+        )
         if "categorical" in self._buffers:
             self.unseen += (self._buffers["categorical"][: self._filled] == 0).sum(0)
         self.rows += self._filled
@@ -193,7 +198,7 @@ class StoreWriter:
 
     def append(self, split: str, columns: Mapping[str, np.ndarray]) -> None:
         """Adds rows to a split; `columns` are the arrays of a `Batch`, `group` int64 [rows] and
-        `true_probability` f32 [rows, task] where the schema has them."""
+        `true_probability` f32 [rows, goal] where the schema has them."""
         with explain_write_errors(self._path):
             self._splits[split].append(columns)
 
@@ -220,16 +225,18 @@ class StoreWriter:
         for writer in self._splits.values():
             writer.close()
         self._files.close()
+        schema = fitted(self._schema, self._splits["train"].labels.of_goals())
         contents: dict[str, Any] = {
             "version": VERSION,
             "provenance": self._provenance,
-            "schema": self._schema.to_dict(),
+            "schema": schema.to_dict(),
             "vocabulary": file_checksum(self._temporary / "vocabulary.arrow"),
             "splits": {
                 split: {
                     "rows": writer.rows,
-                    "positives": writer.positives.tolist(),
-                    "both_positive": writer.both_positive.tolist(),
+                    "positives": writer.labels.positives.tolist(),
+                    "both_positive": writer.labels.both_positive.tolist(),
+                    "statistics": [s.to_json() for s in writer.labels.of_goals()],
                     "unseen": writer.unseen.tolist(),
                     "checksums": writer.checksums,
                 }
@@ -247,8 +254,9 @@ class Split:
 
     Attributes:
       path: The Arrow IPC file.
-      positives: Number of positive labels of each task.
-      both_positive: Number of rows in which two labels are positive, `[task][task]`, symmetric.
+      positives: Number of positive labels of each goal.
+      both_positive: Number of rows in which two labels are positive, `[goal][goal]`, symmetric.
+      statistics: Of the labels that each goal has.
       unseen: Number of rows of each categorical field whose value no training row has (id 0).
     """
 
@@ -259,12 +267,14 @@ class Split:
         rows: int,
         positives: Sequence[int],
         both_positive: Sequence[Sequence[int]],
+        statistics: Sequence[Mapping[str, Any]],
         unseen: Sequence[int],
         checksums: Sequence[int],
     ):
         self.path = path
         self.positives = tuple(positives)
         self.both_positive = tuple(map(tuple, both_positive))
+        self.statistics = tuple(map(Statistics.from_json, statistics))
         self.unseen = tuple(unseen)
         self._rows = rows
         self._columns = {column.name: column for column in columns}
@@ -324,12 +334,12 @@ class Split:
     def slice(self, start: int, stop: int) -> Batch:
         """Rows `[start, stop)` in order: views of the mapped file where they lie in one record
         batch, as aligned batches of a power of two do, else a copy."""
-        return {name: self._slice(name, start, stop) for name in _BATCH_COLUMNS}
+        return {name: self._slice(name, start, stop) for name in self._batch_columns()}
 
     def gather(self, rows: np.ndarray) -> Batch:
         """The given rows (int [batch], each in `[0, len)`), in the given order."""
         rows = np.asarray(rows)
-        return {name: self._gather(name, rows) for name in _BATCH_COLUMNS}
+        return {name: self._gather(name, rows) for name in self._batch_columns()}
 
     def groups(self, start: int, stop: int) -> np.ndarray:
         """Group of the rows `[start, stop)`: int64 [rows].
@@ -357,6 +367,9 @@ class Split:
           UserError: A record batch is damaged.
         """
         self._verify(np.arange(len(self._checksums)))
+
+    def _batch_columns(self) -> list[str]:
+        return [name for name in _BATCH_COLUMNS if name in self._columns]
 
     def _require(self, column: str, what: str) -> None:
         if column not in self._columns:

@@ -13,13 +13,10 @@ from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import Rows, Source
 from hyperrec_jax.data.sources.description import Description, one_line, read_description
+from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
 from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
-_NO = ("0", "no", "n", "false", "f")
-_YES = ("1", "yes", "y", "true", "t")
-_LABELS = dict.fromkeys(_NO, 0) | dict.fromkeys(_YES, 1)
-_NOT_A_LABEL = "is not a label; labels are 0 and 1, no and yes, n and y, false and true, or f and t"
 _ADVICE = "correct it, or see `hyperrec prepare csv --help` on text and gaps"
 _PARQUET_ROWS = 1 << 16
 
@@ -39,7 +36,7 @@ def csv_source(path: Path) -> Source:
         name=description.name,
         categorical=description.categorical,
         numerical=description.numerical,
-        tasks=description.labels,
+        tasks=description.tasks,
         group=description.group,
         splits={
             split: partial(_read_files, description, paths)
@@ -47,6 +44,8 @@ def csv_source(path: Path) -> Source:
         },
         identity=" ".join(file_identity(file) for file in [path, *files]),
         test_fraction=description.test_fraction,
+        goals=tuple(goal.field for goal in description.goals),
+        weight=description.weight,
     )
 
 
@@ -61,7 +60,7 @@ def _read_files(description: Description, paths: Sequence[Path], staging: Path) 
                 description.types(),
                 header=True,
                 exact=False,
-                nullable=description.missing(),
+                nullable=description.nullable(),
                 advice=_ADVICE,
                 dialect=description.dialect,
             )
@@ -81,12 +80,13 @@ def to_rows(chunk: Chunk, description: Description) -> Rows:
     for position, column in enumerate(description.numerical):
         if column.log1p:
             chunk.require(column.name, numbers[:, position] > -1, "has no log(1 + x)")
-    group = description.group
+    group, weight = description.group, description.weight
     return Rows(
         categorical=tuple(chunk.strings(name) for name in description.categorical),
         numerical=numbers,
-        labels=np.stack([_labels(chunk, name) for name in description.labels], axis=1),
+        labels=read_labels(chunk, description.goals),
         groups=None if group is None else _group_ids(chunk.strings(group)),
+        weights=None if weight is None else read_weights(chunk, weight),
     )
 
 
@@ -122,16 +122,6 @@ def require_columns(wanted: Sequence[str], names: Sequence[str], where: str) -> 
     repeated = [name for name in wanted if list(names).count(name) > 1]
     if repeated:
         raise UserError(f"{where}: has column {repeated[0]!r} twice; rename or remove one of them")
-
-
-def _labels(chunk: Chunk, column: str) -> np.ndarray:
-    """Labels in any of the spellings of `_LABELS`: uint8 [row]."""
-    encoded = chunk.strings(column).dictionary_encode()
-    spellings = encoded.dictionary.to_pylist()
-    values = np.array([_LABELS.get(text.lower(), 2) for text in spellings], np.uint8)
-    labels = values[encoded.indices.to_numpy()]
-    chunk.require(column, labels < 2, _NOT_A_LABEL)
-    return labels
 
 
 def _group_ids(values: pa.Array) -> np.ndarray:

@@ -10,6 +10,7 @@ import yaml
 
 from hyperrec_jax.data.csv_reader import Dialect
 from hyperrec_jax.data.encode import NumericalColumn
+from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
 from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
@@ -27,13 +28,18 @@ SCHEMA_EXAMPLE = """\
     - {name: score, standardise: false}
     - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
   labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, n and y, ...
+  goals:                              # in place of labels, where they are more than 0 and 1
+    - click                           # of kind binary, like those of labels
+    - {name: buy, column: purchase, where: click}     # has labels on clicked rows only
+    - {name: watch_time, kind: value}                 # or regression, count; see docs/goals.md
+  weight: times_shown                 # optional: how much a row counts, at least 0
   group: session_id                   # optional: the list a row belongs to; a group stays whole
   separator: ","                      # optional: of the CSV files, such as ";" or "\\t"
   encoding: utf-8                     # optional: of the CSV files, such as utf-16 or latin-1
 """
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
-_KEYS |= {"separator", "encoding"}
+_KEYS |= {"goals", "weight", "separator", "encoding"}
 _SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
@@ -47,8 +53,9 @@ class Description:
       test_fraction: Share of the training groups for a test split that is not among the files.
       categorical: Columns of ids.
       numerical: Columns of numbers and their transforms.
-      labels: Columns of labels.
+      goals: The goals and their columns.
       group: Column of the list that a row belongs to, or None.
+      weight: Column of the weight of a row, or None.
       dialect: How the CSV files are written.
     """
 
@@ -57,16 +64,26 @@ class Description:
     test_fraction: float
     categorical: tuple[str, ...]
     numerical: tuple[NumericalColumn, ...]
-    labels: tuple[str, ...]
+    goals: tuple[GoalColumn, ...]
     group: str | None
+    weight: str | None = None
     dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the goals."""
+        return tuple(goal.field.name for goal in self.goals)
+
     def types(self) -> dict[str, pa.DataType]:
-        """Column types of a CSV file: ids and labels are text."""
-        text = [*self.categorical, *self.labels] + ([self.group] if self.group else [])
-        return {column.name: pa.float64() for column in self.numerical} | dict.fromkeys(
-            text, pa.string()
-        )
+        """Column types of a CSV file: ids, and labels that may be words, are text."""
+        text = [*self.categorical, *([self.group] if self.group else [])]
+        numbers = [*(c.name for c in self.numerical), *([self.weight] if self.weight else [])]
+        labels = {goal.column: goal.type for goal in self.goals}
+        return dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(text, pa.string()) | labels
+
+    def nullable(self) -> set[str]:
+        """Columns of numbers that may have missing ones."""
+        return {*self.missing(), *(goal.column for goal in self.goals if goal.gaps)}
 
     def missing(self) -> dict[str, float]:
         """What stands for a missing number, for the columns that may have any."""
@@ -111,22 +128,23 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
         test_fraction=_fraction(path, values.get("test_fraction", 0.1)),
         categorical=_names(path, "categorical", values.get("categorical")),
         numerical=tuple(_numerical(path, entry) for entry in _list(values.get("numerical"))),
-        labels=_names(path, "labels", values.get("labels")),
+        goals=_goals(path, values),
+        weight=None if values.get("weight") is None else _text(path, "weight", values["weight"]),
         group=None if values.get("group") is None else _text(path, "group", values["group"]),
         dialect=Dialect(
             _separator(path, values.get("separator", ",")),
             _encoding(path, values.get("encoding", "utf-8")),
         ),
     )
-    if not description.labels:
-        raise UserError(f"{path}: labels: at least one column of 0 and 1 is needed; {_SEE_HELP}")
     if not description.categorical and not description.numerical:
         raise UserError(f"{path}: at least one categorical or numerical column is needed")
     columns = [*description.categorical, *(c.name for c in description.numerical)]
-    columns += description.labels
+    columns += [goal.column for goal in description.goals]
+    columns += [description.weight] if description.weight else []
     repeated = {name for name in columns if columns.count(name) > 1}
-    if description.group in description.labels:
-        repeated.add(description.group)
+    group = description.group
+    if group and group in (description.weight, *(goal.column for goal in description.goals)):
+        repeated.add(group)
     if repeated:
         raise UserError(f"{path}: column {min(map(str, repeated))!r} is used twice")
     return description
@@ -149,6 +167,17 @@ def _files(path: Path, values: Any) -> dict[str, list[Path]]:
             found += matches
         files[split] = found
     return files
+
+
+def _goals(path: Path, values: dict[Any, Any]) -> tuple[GoalColumn, ...]:
+    labels, entries = _names(path, "labels", values.get("labels")), _list(values.get("goals"))
+    if labels and entries:
+        raise UserError(
+            f"{path}: has both labels and goals; name the columns of labels under goals, too"
+        )
+    if not labels and not entries:
+        raise UserError(f"{path}: labels: at least one column of 0 and 1 is needed; {_SEE_HELP}")
+    return long_form(path, entries) if entries else short_form(labels)
 
 
 def _numerical(path: Path, entry: Any) -> NumericalColumn:

@@ -74,9 +74,11 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         name=description.name,
         categorical=description.categorical,
         numerical=description.numerical,
-        tasks=description.labels,
+        tasks=description.tasks,
         group=description.group,
         splits={"train": read},
         identity=f"{identity} {description.test_fraction}",
         test_fraction=description.test_fraction,
+        goals=tuple(goal.field for goal in description.goals),
+        weight=description.weight,
     )
