@@ -94,7 +94,7 @@ def test_rows_out_of_range(make_store):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(UserError, match=r"no prepared data here.*hyperrec_jax\.commands\.prepare"):
+    with pytest.raises(UserError, match=r"no prepared data here.*hyperrec prepare"):
         Store.open(tmp_path / "nowhere")
 
 

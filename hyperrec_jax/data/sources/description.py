@@ -28,10 +28,11 @@ SCHEMA_EXAMPLE = """\
     - {name: score, standardise: false}
     - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
   labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, n and y, ...
-  goals:                              # in place of labels, where they are more than 0 and 1
-    - click                           # of kind binary, like those of labels
-    - {name: buy, column: purchase, where: click}     # has labels on clicked rows only
-    - {name: watch_time, kind: value}                 # or regression, count; see docs/goals.md
+  # In place of labels, where they are more than 0 and 1, or may be missing (docs/goals.md):
+  # goals:
+  #   - click                           # of kind binary, like those of labels
+  #   - {name: buy, column: purchase, where: click}   # has labels on clicked rows only
+  #   - {name: watch_time, kind: value}               # or regression, count
   weight: times_shown                 # optional: how much a row counts, at least 0
   group: session_id                   # optional: the list a row belongs to; a group stays whole
   separator: ","                      # optional: of the CSV files, such as ";" or "\\t"
