@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
@@ -42,6 +41,8 @@ class Binary(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Cross-entropy in nats; see `RowGoal.loss`."""
+        import optax  # here and not at the top: serving predicts without it
+
         logits = outputs[..., 0].astype(jnp.float32)
         return optax.sigmoid_binary_cross_entropy(logits, jnp.asarray(labels, jnp.float32))
 

@@ -7,7 +7,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
@@ -82,6 +81,8 @@ class Regression(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Squared or Huber error of the target; see `RowGoal.loss`."""
+        import optax  # here and not at the top: serving predicts without it
+
         values = outputs[..., 0].astype(jnp.float32)
         targets = self._targets(jnp, jnp.asarray(labels, jnp.float32))
         if self.error == "squared":

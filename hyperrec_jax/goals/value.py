@@ -7,7 +7,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
@@ -73,6 +72,8 @@ class Value(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Negative log-likelihood in nats; see `RowGoal.loss`."""
+        import optax  # here and not at the top: serving predicts without it
+
         location, scale = self._place()
         values, amounts = outputs.astype(jnp.float32), jnp.asarray(labels, jnp.float32)
         positive = amounts > 0

@@ -33,7 +33,7 @@ SCHEMA_EXAMPLE = """\
   #   - click                           # of kind binary, like those of labels
   #   - {name: buy, column: purchase, where: click}   # has labels on clicked rows only
   #   - {name: watch_time, kind: value}               # or regression, count
-  weight: times_shown                 # optional: how much a row counts, at least 0
+  # weight: times_shown               # optional: how much a row counts, at least 0
   group: session_id                   # optional: the list a row belongs to; a group stays whole
   separator: ","                      # optional: of the CSV files, such as ";" or "\\t"
   encoding: utf-8                     # optional: of the CSV files, such as utf-16 or latin-1
