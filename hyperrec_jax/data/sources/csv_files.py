@@ -12,8 +12,14 @@ import pyarrow.parquet as pq
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
 from hyperrec_jax.data.encode import Rows, Source
-from hyperrec_jax.data.sources.description import Description, one_line, read_description
+from hyperrec_jax.data.sources.description import (
+    SCHEMA_EXAMPLE,
+    Description,
+    one_line,
+    read_description,
+)
 from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
+from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
@@ -132,3 +138,15 @@ def _group_ids(values: pa.Array) -> np.ndarray:
         for text in encoded.dictionary.to_pylist()
     ]
     return np.array(ids, np.int64)[encoded.indices.to_numpy()]
+
+
+@SOURCES.register("csv")
+def csv_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare csv`."""
+    return SourceCommand(
+        summary="your own CSV or Parquet files, described by a small YAML or JSON file",
+        description="Reads the files that a description names; paths in it are relative to it. "
+        f"For example:\n\n{SCHEMA_EXAMPLE}",
+        add_arguments=add_input("the description, a .yaml or .json file"),
+        make=lambda chosen: csv_source(chosen.input),
+    )

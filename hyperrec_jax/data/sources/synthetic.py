@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
+from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_numbers
 from hyperrec_jax.errors import UserError
 
 USER_FIELD_SIZES = (10, 5, 20, 35, 10, 10, 35, 185, 40)
@@ -201,3 +202,25 @@ def _bias_for(logits: np.ndarray, weights: np.ndarray, rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+@SOURCES.register("synthetic")
+def synthetic_command() -> SourceCommand:
+    """The arguments of `hyperrec prepare synthetic`."""
+    texts = {
+        "rows": "rows of training and validation together",
+        "test_rows": "rows of the test split",
+        "conflict": "from 0, the goals agree, to 1, they contradict each other",
+        "click_rate": "share of clicks among impressions",
+        "conversion_rate": "share of conversions among impressions",
+        "seed": "of everything that is random",
+    }
+    return SourceCommand(
+        summary="a generated impression -> click -> conversion funnel with a known truth",
+        description="Generates data of AliExpress' shape. The true probabilities are known, so "
+        "that the best reachable AUC of each goal is printed at the end.",
+        add_arguments=lambda parser: add_numbers(parser, SyntheticOptions(), texts),
+        make=lambda chosen: synthetic_source(
+            SyntheticOptions(**{name: getattr(chosen, name) for name in texts})
+        ),
+    )

@@ -1,7 +1,7 @@
 """The AliExpress search logs as a TensorFlow Datasets builder, no TensorFlow needed.
 
     import tensorflow_datasets as tfds
-    import hyperrec_jax.data.sources.aliexpress_tfds  # registers the builder
+    import hyperrec_jax.data.aliexpress_tfds  # registers the builder
 
     train = tfds.data_source(
         "aliexpress_search/us",
