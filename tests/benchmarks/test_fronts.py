@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import fronts
 from hyperrec_jax.commands import prepare
+from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics
@@ -117,5 +118,5 @@ def test_wrong_arguments_are_told(arguments, message, tmp_path):
 def test_every_variant_is_a_config_that_its_model_takes(name, small_store):
     for dataset in fronts.DATASETS.values():
         config = fronts.make_config(fronts.VARIANTS[name], dataset.trunk, 0)
-        model = fronts.create_model(config, small_store.schema)
+        model = create_model(config, small_store.schema)
         assert model.embedding_dim == dataset.trunk.get("model.embedding_dim", 128)
