@@ -30,9 +30,10 @@ import optax
 
 from benchmarks.problems import PROBLEMS, Problem
 from hyperrec_jax.evaluation import pareto
+from hyperrec_jax.preference.grid import das_dennis, evaluation_grid
 from hyperrec_jax.preference.normalisation import create_normaliser
 from hyperrec_jax.preference.objectives import Objective, create_objective
-from hyperrec_jax.preference.sampling import create_sampler, das_dennis, evaluation_grid
+from hyperrec_jax.preference.sampling import create_sampler
 
 OBJECTIVES = (
     "linear",

@@ -47,7 +47,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.bootstrap import bootstrap, interval
 from hyperrec_jax.evaluation.scoring import Scores
-from hyperrec_jax.preference import sampling as preferences
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training import train as runner
 from hyperrec_jax.training import workdir
@@ -301,7 +301,7 @@ def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
     settings = DATASETS[dataset]
     if not path.exists():
         config = make_config(PLAIN | {"objective.name": "linear"}, settings.trunk, seed)
-        config["sampler"] |= {"name": "fixed", "rays": (1.0,) * store.schema.num_tasks}
+        config["sampler"] |= {"name": "fixed", "preferences": (1.0,) * store.schema.num_tasks}
         rays = oracle_rays(dataset, seed, store.schema.num_tasks)
         logits = train_apart(config, store, rays, settings.together)
         folder.mkdir(parents=True, exist_ok=True)
@@ -312,7 +312,7 @@ def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
 
 def oracle_rays(dataset: str, seed: int, num_tasks: int) -> np.ndarray:
     """The preferences of the oracle's models, `[ray, task]`: ends and middle from seed 1 on."""
-    rays = preferences.evaluation_grid(num_tasks, DATASETS[dataset].oracle_rays)
+    rays = evaluation_grid(num_tasks, DATASETS[dataset].oracle_rays)
     return rays if seed == 0 else rays[_few(rays)]
 
 
@@ -370,7 +370,7 @@ def summarise(
 ) -> tuple[list[list[Any]], dict[str, Run], Oracle]:
     """Rows of the table, the runs of seed 0 by name, and the oracle."""
     truth = read_oracle(dataset, seeds, store, folder)
-    rays = preferences.evaluation_grid(store.schema.num_tasks, GRID)
+    rays = evaluation_grid(store.schema.num_tasks, GRID)
     whole = volume(truth.log_loss, truth.log_loss)
     all_runs = {
         name: [

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperrec_jax.evaluation import pareto
-from hyperrec_jax.preference.sampling import das_dennis
+from hyperrec_jax.preference.grid import das_dennis
 
 Floats = NDArray[np.float64]
 CURVE = 20_001

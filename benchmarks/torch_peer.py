@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.measure import timed
 from hyperrec_jax.data.readers.rows import TrainingReader
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.preference.grid import evaluation_grid
 from tests.models.torch_reference import HyperGate, PoMoE
 
 CONCENTRATION = (1.0, 1.2)

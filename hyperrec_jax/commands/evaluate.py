@@ -94,7 +94,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
     from hyperrec_jax.evaluation import front as evaluation
     from hyperrec_jax.evaluation.scoring import Scores
     from hyperrec_jax.parallel import processes
-    from hyperrec_jax.preference import sampling as preferences
+    from hyperrec_jax.preference import grid
     from hyperrec_jax.reports import results, tables
     from hyperrec_jax.reports.details import details as report_details
     from hyperrec_jax.training import trained as trained_models
@@ -103,7 +103,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)
     rays = (
-        preferences.parse_preferences(values.preferences, trained.schema.num_tasks)
+        grid.parse_preferences(values.preferences, trained.schema.num_tasks)
         if values.preferences
         else values.grid
     )

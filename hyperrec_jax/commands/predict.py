@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
 
     from hyperrec_jax.api.load import load_predictor as load
-    from hyperrec_jax.preference.sampling import parse_preferences
+    from hyperrec_jax.preference.grid import parse_preferences
     from hyperrec_jax.serving.scoring_files import predict_file
 
     predictor = load(arguments.workdir)

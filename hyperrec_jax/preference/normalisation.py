@@ -1,8 +1,8 @@
 """Loss normalisation: task losses onto one scale, so that a preference means the same for each.
 
-A click loss of 0.10 and a conversion loss of 0.004 make a ray of (0.5, 0.5) a ray of (0.96, 0.04).
-A normaliser is a triple of pure functions, as optax transformations are; its state belongs to the
-training state and its checkpoints.
+A click loss of 0.10 and a conversion loss of 0.004 make a preference of (0.5, 0.5) one of (0.96,
+0.04). A normaliser is a triple of pure functions, as optax transformations are; its state belongs
+to the training state and its checkpoints.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Normaliser(NamedTuple):
       init: `init() -> state`.
       apply: `apply(state, losses [..., task]) -> normalised [..., task]`; gradients reach the
         losses, not the state.
-      update: `update(state, losses [ray, task]) -> state`, with the losses of a step.
+      update: `update(state, losses [preference, task]) -> state`, with the losses of a step.
       needs_several_preferences: Whether it compares the preferences of a batch.
     """
 
@@ -79,7 +79,7 @@ def running_scale(num_tasks: int, *, decay: Rate = 0.99) -> Normaliser:
 
     Args:
       num_tasks: Number of tasks.
-      decay: Of the average a step, in [0, 1).
+      decay: Decay of the average per step, in [0, 1).
     """
 
     def init() -> RunningScale:
@@ -152,15 +152,15 @@ def log(num_tasks: int) -> Normaliser:
 def front(num_tasks: int, *, decay: Rate = 0.99, floor: Positive = 0.005) -> Normaliser:
     """`l_ki = (L_ki - min_k L_ki) / range_i`: places on the front that the model spans by now.
 
-    The rays of a batch see the same rows, so that the differences between them are free of most of
-    the batch's noise, which is many times the whole front. The best ray of the batch is 0 in each
-    task; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run for one task
-    alone is needed for a scale, and where the tasks do not conflict (all `l` near 0)
+    The preferences of a batch see the same rows, so that the differences between them are free of
+    most of the batch's noise, which is many times the whole front. The best preference of the batch
+    is 0 in each task; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run
+    for one task alone is needed for a scale, and where the tasks do not conflict (all `l` near 0)
     `smooth_chebyshev` becomes a linear scalarisation.
 
     Args:
       num_tasks: Number of tasks.
-      decay: Of the average a step, in [0, 1).
+      decay: Decay of the average per step, in [0, 1).
       floor: Smallest range in parts of the mean loss, above 0: what differs by less is noise.
     """
 
@@ -200,5 +200,5 @@ def _stateless(function: Callable[[jax.Array], jax.Array]) -> Normaliser:
 def _per_task(name: str, values: ArrayLike, num_tasks: int) -> np.ndarray:
     array = np.asarray(values, np.float32)
     if array.shape != (num_tasks,) or not np.isfinite(array).all():
-        raise UserError(f"{name} = {values!r}: give {num_tasks} finite numbers, one a task")
+        raise UserError(f"{name} = {values!r}: give {num_tasks} finite numbers, one for each task")
     return array

@@ -1,10 +1,10 @@
 """Objectives: task losses and a preference into one number to minimise.
 
-Task losses `l [task]` are as the loss normalisation leaves them. With several rays a batch an
-objective is the mean over the rays, unless it is made for all of them at once.
+Task losses `l [task]` are as the loss normalisation leaves them. With several preferences per
+batch an objective is the mean over them, unless it is made for all of them at once.
 
 The one convention: a high `r_i` asks for a low loss of task `i`. Linear scalarisation obeys it by
-its weights; weighted Chebyshev, whose losses end on the ray `1 / r`, by its balance.
+its weights; weighted Chebyshev, whose losses end along `1 / r`, by its balance.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import optax
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.options import Count, NotNegative, Positive, check_options, options_of
 from hyperrec_jax.preference import weighting
-from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.registry import Registry
 
 Array = jax.Array
@@ -31,14 +31,14 @@ class Objective:
     """One objective as pure, jit-able functions.
 
     Attributes:
-      loss: `loss(task_losses, rays, gram, state) -> []`. Task losses and rays are `[task]` or
-        `[..., ray, task]` alike; gram holds the inner products of the tasks' gradients,
-        `[task, task]` (or, for conditioned objectives, `[ray, task, task]`: those of each ray), and
-        is read only if `needs_gram`.
-      conditioned: Whether the rays matter.
+      loss: `loss(task_losses, preferences, gram, state) -> []`. Task losses and preferences are
+        `[task]` or `[..., preference, task]` alike; gram holds the inner products of the tasks'
+        gradients, `[task, task]` (or, for conditioned objectives, `[preference, task, task]`: those
+        of each), and is read only if `needs_gram`.
+      conditioned: Whether the preferences matter.
       needs_gram: Whether gram must be given.
-      linear: Whether the loss of several rays is a weighted sum of all their task losses, so that
-        every row may have a ray of its own.
+      linear: Whether the loss of several preferences is a weighted sum of all their task losses, so
+        that every row may have a preference of its own.
       directed: Whether the direction of the losses from their origin matters, which must then stay
         where it is.
       init: `init(num_tasks) -> state`, a pytree; empty for most.
@@ -61,7 +61,8 @@ def create_objective(
 
     Args:
       name: A key of `OBJECTIVES`.
-      order: Weight of `order_penalty`, at least 0; conditioned objectives over several rays only.
+      order: Weight of `order_penalty`, at least 0; conditioned objectives over several
+        preferences only.
       coverage: Weight of `coverage_penalty`, at least 0; conditioned objectives only.
       **options: The keyword arguments of the function of that name in this module.
 
@@ -76,9 +77,9 @@ def create_objective(
     if not objective.conditioned:
         raise UserError(f"objective '{name}' ignores the preference: order and coverage must be 0")
 
-    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
-        total = objective.loss(task_losses, rays, gram, state)
-        losses, weights = _rows(task_losses), _rows(rays)
+    def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
+        total = objective.loss(task_losses, preferences, gram, state)
+        losses, weights = _rows(task_losses), _rows(preferences)
         if order:
             total += order * order_penalty(losses, weights)
         if coverage:
@@ -111,9 +112,11 @@ def scalarised(
     def make(function: Callable[..., Array]) -> Callable[..., Objective]:
         @functools.wraps(function)
         def construct(**options: Any) -> Objective:
-            def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+            def loss(
+                task_losses: Array, preferences: Array, gram: Array | None, state: Any
+            ) -> Array:
                 scalarise = functools.partial(function, **options)
-                return jax.vmap(scalarise)(_rows(task_losses), _rows(rays)).mean()
+                return jax.vmap(scalarise)(_rows(task_losses), _rows(preferences)).mean()
 
             return Objective(loss, linear=linear, directed=directed)
 
@@ -131,12 +134,12 @@ def searched(function: Callable[..., Array]) -> Callable[..., Objective]:
 
     @functools.wraps(function)
     def construct(**options: Any) -> Objective:
-        def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+        def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
             losses = _rows(task_losses)
-            num_rays, num_tasks = losses.shape
-            grams = jnp.broadcast_to(jnp.asarray(gram), (num_rays, num_tasks, num_tasks))
+            num_preferences, num_tasks = losses.shape
+            grams = jnp.broadcast_to(jnp.asarray(gram), (num_preferences, num_tasks, num_tasks))
             search = functools.partial(function, **options)
-            weights = jax.vmap(search)(*jax.lax.stop_gradient((losses, _rows(rays), grams)))
+            weights = jax.vmap(search)(*jax.lax.stop_gradient((losses, _rows(preferences), grams)))
             return (weights * losses).sum(axis=-1).mean()
 
         return Objective(loss, needs_gram=True)
@@ -144,103 +147,103 @@ def searched(function: Callable[..., Array]) -> Callable[..., Objective]:
     return construct
 
 
-# Scalarisations of one ray: losses [task], ray [task] -> [].
+# Scalarisations of one preference: losses [task], preference [task] -> [].
 
 
 @register("linear", scalarised(linear=True))
-def linear(losses: Array, ray: Array) -> Array:
+def linear(losses: Array, preference: Array) -> Array:
     """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997).
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
+      preference: `[task]`.
     """
-    return ray @ losses
+    return preference @ losses
 
 
 @register("cosine", scalarised(directed=True))
-def cosine(losses: Array, ray: Array, *, weight: NotNegative = 0.01) -> Array:
+def cosine(losses: Array, preference: Array, *, weight: NotNegative = 0.01) -> Array:
     """`sum_i r_i l_i - weight * cos(l, r)`: COSMOS (Ruchte and Grabocka 2021, arXiv 2103.13392).
 
-    The cosine pulls the losses onto the ray itself, where a high `r_i` means a high loss, against
-    the linear term; a small weight keeps it a matter of spread.
+    The cosine pulls the losses along the preference itself, where a high `r_i` means a high loss,
+    against the linear term; a small weight keeps it a matter of spread.
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
-      weight: Of the cosine.
+      preference: `[task]`.
+      weight: Weight of the cosine.
     """
-    return ray @ losses - weight * _cosine(losses, ray)
+    return preference @ losses - weight * _cosine(losses, preference)
 
 
 @register("cosine_original", scalarised(directed=True))
-def cosine_original(losses: Array, ray: Array, *, weight: NotNegative = 0.05) -> Array:
+def cosine_original(losses: Array, preference: Array, *, weight: NotNegative = 0.05) -> Array:
     """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's.
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
-      weight: Of the cosine.
+      preference: `[task]`.
+      weight: Weight of the cosine.
     """
-    return ray @ losses - weight * _cosine(losses, 1 - ray)
+    return preference @ losses - weight * _cosine(losses, 1 - preference)
 
 
 @register("chebyshev", scalarised())
-def chebyshev(losses: Array, ray: Array) -> Array:
+def chebyshev(losses: Array, preference: Array) -> Array:
     """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not.
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
+      preference: `[task]`.
     """
-    return jnp.max(ray * losses)
+    return jnp.max(preference * losses)
 
 
 @register("smooth_chebyshev", scalarised())
-def smooth_chebyshev(losses: Array, ray: Array, *, temperature: Positive = 0.01) -> Array:
+def smooth_chebyshev(losses: Array, preference: Array, *, temperature: Positive = 0.01) -> Array:
     """`mu log sum_i exp(r_i l_i / mu)`, mu the temperature (Lin et al. 2024, arXiv 2402.19078).
 
     Tends to `chebyshev` as mu falls; the gradient of each task then no longer jumps.
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
+      preference: `[task]`.
       temperature: In units of `r_i l_i`, above 0.
     """
-    return temperature * jax.nn.logsumexp(ray * losses / temperature)
+    return temperature * jax.nn.logsumexp(preference * losses / temperature)
 
 
-# Weights of one ray: losses [task], ray [task], gram [task, task] -> [task].
+# Weights of one preference: losses [task], preference [task], gram [task, task] -> [task].
 
 
 @register("epo", searched)
-def epo(losses: Array, ray: Array, gram: Array, *, tolerance: NotNegative = 1e-4) -> Array:
+def epo(losses: Array, preference: Array, gram: Array, *, tolerance: NotNegative = 1e-4) -> Array:
     """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020).
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
+      preference: `[task]`.
       gram: Inner products of the tasks' gradients, `[task, task]`.
-      tolerance: Non-uniformity of `r_i l_i` that counts as on the ray, at least 0.
+      tolerance: Non-uniformity of `r_i l_i` that still counts as balance, at least 0.
     """
-    return weighting.epo(losses, ray, gram, tolerance=tolerance)
+    return weighting.epo(losses, preference, gram, tolerance=tolerance)
 
 
 @register("pareto_mtl", searched)
-def pareto_mtl(losses: Array, ray: Array, gram: Array, *, vectors: Count = 5) -> Array:
+def pareto_mtl(losses: Array, preference: Array, gram: Array, *, vectors: Count = 5) -> Array:
     """Pareto MTL among parts of the front: see `weighting.pareto_mtl` (Lin et al. 2019).
 
     Args:
       losses: Task losses, `[task]`.
-      ray: The preference, `[task]`.
+      preference: `[task]`.
       gram: Inner products of the tasks' gradients, `[task, task]`.
       vectors: Parts that the front is shared out among, at least 1.
     """
-    grid = jnp.asarray(evaluation_grid(len(ray), vectors), jnp.float32)
-    return weighting.pareto_mtl(losses, ray, gram, grid)
+    grid = jnp.asarray(evaluation_grid(len(preference), vectors), jnp.float32)
+    return weighting.pareto_mtl(losses, preference, gram, grid)
 
 
-# Objectives over all rays of a batch.
+# Objectives over all preferences of a batch.
 
 
 @register("hypervolume")
@@ -248,18 +251,18 @@ def hypervolume(*, reference: Positive = 1.1, weight: NotNegative = 1.0) -> Obje
     """Hypervolume of the losses: `mean_k (sum_i w_ki l_ki - weight * cos(l_k, 1 / r_k))`.
 
     The weights w are the growth of the hypervolume (`weighting.hypervolume`), from the reference
-    point `max(reference, 1.1 max_k l_ki)`. The cosine tells which ray goes where. Hoang et al. 2023
-    (arXiv 2212.01130), whose rays point along the losses: theirs is `1 / r` here. For losses
-    normalised to about [0, 1] and some 16 stratified rays a batch.
+    point `max(reference, 1.1 max_k l_ki)`. The cosine tells which preference goes where. Hoang et
+    al. 2023 (arXiv 2212.01130), whose preferences point along the losses: theirs is `1 / r` here.
+    For losses normalised to about [0, 1] and some 16 stratified preferences per batch.
 
     Args:
-      reference: Of the hypervolume, in normalised losses.
-      weight: Of the cosine. Far below 1, rays may collapse into one point or come in the wrong
-        order where the front is concave.
+      reference: Reference point of the hypervolume, in normalised losses.
+      weight: Weight of the cosine. Far below 1, preferences may collapse into one point or come in
+        the wrong order where the front is concave.
     """
 
-    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
-        losses, directions = _rows(task_losses), weighting.opposite(_rows(rays))
+    def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
+        losses, directions = _rows(task_losses), weighting.opposite(_rows(preferences))
         held = jax.lax.stop_gradient(losses)
         corner = jnp.maximum(reference, 1.1 * held.max(axis=0))
         growth = weighting.hypervolume(held, corner)
@@ -269,14 +272,16 @@ def hypervolume(*, reference: Positive = 1.1, weight: NotNegative = 1.0) -> Obje
     return Objective(loss, directed=True)
 
 
-# Baselines that ignore the ray: one point, never a front.
+# Baselines that ignore the preference: one point, never a front.
 
 
 @register("uniform")
 def uniform() -> Objective:
     """`mean_i l_i`."""
     return Objective(
-        lambda task_losses, rays, gram, state: task_losses.mean(), conditioned=False, linear=True
+        lambda task_losses, preferences, gram, state: task_losses.mean(),
+        conditioned=False,
+        linear=True,
     )
 
 
@@ -327,8 +332,8 @@ def famo(*, learning_rate: Positive = 0.025, decay: NotNegative = 0.001) -> Obje
     improvement is taken between successive batches, which needs no second forward pass.
 
     Args:
-      learning_rate: Of the logits.
-      decay: Of the logits, added to their gradient.
+      learning_rate: Learning rate of the logits.
+      decay: Weight decay of the logits, added to their gradient.
     """
     adam = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
 
@@ -354,7 +359,7 @@ def famo(*, learning_rate: Positive = 0.025, decay: NotNegative = 0.001) -> Obje
 # Penalties that any conditioned objective can carry.
 
 
-def order_penalty(losses: Array, rays: Array, sharpness: float = 10.0) -> Array:
+def order_penalty(losses: Array, preferences: Array, sharpness: float = 10.0) -> Array:
     """Punishes a task's loss for rising where its weight rises.
 
     `sum_i 1/T log mean_k exp(T relu(l_i(k) - l_i(k + 1)))` over neighbours in the order of
@@ -362,25 +367,28 @@ def order_penalty(losses: Array, rays: Array, sharpness: float = 10.0) -> Array:
     (Dimitriadis et al. 2023, PMLR 202), scaled to units of loss.
 
     Args:
-      losses: `[ray, task]`, two rays at least.
-      rays: `[ray, task]`.
+      losses: `[preference, task]`, two preferences at least.
+      preferences: `[preference, task]`.
       sharpness: Makes the mean over neighbours one over the worst of them.
 
     Raises:
-      UserError: there is one ray only.
+      UserError: there is one preference only.
     """
-    if len(rays) < 2:
-        raise UserError("the order penalty compares rays: it needs several rays a batch")
-    order = jnp.argsort(-rays, axis=0)
-    weights = jnp.take_along_axis(rays, order, axis=0)
+    if len(preferences) < 2:
+        raise UserError(
+            "the order penalty compares preferences: it needs several per batch, for example "
+            "train.preferences=8"
+        )
+    order = jnp.argsort(-preferences, axis=0)
+    weights = jnp.take_along_axis(preferences, order, axis=0)
     values = jnp.take_along_axis(losses, order, axis=0)
     ordered = weights[:-1] > weights[1:]
     rise = jnp.where(ordered, jax.nn.relu(values[:-1] - values[1:]), 0.0)
-    pairs = len(rays) - 1
+    pairs = len(preferences) - 1
     return ((jax.nn.logsumexp(sharpness * rise, axis=0) - jnp.log(pairs)) / sharpness).sum()
 
 
-def coverage_penalty(losses: Array, ray: Array) -> Array:
+def coverage_penalty(losses: Array, preference: Array) -> Array:
     """`KL(uniform || softmax(s))` of the shares `s_i = r_i l_i / sum_j r_j l_j`.
 
     Zero where all `r_i l_i` are equal. The approximate EPO term of MultiTRON (Wilm et al. 2024,
@@ -388,9 +396,9 @@ def coverage_penalty(losses: Array, ray: Array) -> Array:
 
     Args:
       losses: `[task]`.
-      ray: `[task]`.
+      preference: `[task]`.
     """
-    weighted = ray * losses
+    weighted = preference * losses
     shares = weighted / jnp.maximum(weighted.sum(), 1e-6)
     return -jax.nn.log_softmax(shares).mean() - jnp.log(len(losses))
 
@@ -402,9 +410,9 @@ def _balanced(
     init: Callable[[int], Any] = lambda num_tasks: (),
     update: Callable[[Any, Array], Any] = lambda state, task_losses: state,
 ) -> Objective:
-    """The objective of weights that the gradients choose, whatever the ray."""
+    """The objective of weights that the gradients choose, whatever the preference."""
 
-    def loss(task_losses: Array, rays: Array, gram: Array | None, state: Any) -> Array:
+    def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
         losses = _rows(task_losses).mean(axis=0)
         return weights(*jax.lax.stop_gradient((losses, gram, state))) @ losses
 
@@ -412,7 +420,7 @@ def _balanced(
 
 
 def _rows(values: Array) -> Array:
-    """`[task]` or `[..., ray, task]` as `[ray, task]`."""
+    """`[task]` or `[..., preference, task]` as `[preference, task]`."""
     return values.reshape(-1, values.shape[-1])
 
 

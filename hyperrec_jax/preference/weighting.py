@@ -28,7 +28,7 @@ def min_norm(gram: jax.Array, iterations: int = 500) -> jax.Array:
 
     Args:
       gram: `[task, task]`.
-      iterations: Of the projected gradient.
+      iterations: Number of steps of the projected gradient.
 
     Returns:
       `[task]`, on the simplex.
@@ -121,76 +121,79 @@ def _highs(objective: np.ndarray, rows: np.ndarray, bounds: np.ndarray) -> np.nd
 
 
 def epo(
-    losses: jax.Array, ray: jax.Array, gram: jax.Array, *, tolerance: float = 1e-4
+    losses: jax.Array, preference: jax.Array, gram: jax.Array, *, tolerance: float = 1e-4
 ) -> jax.Array:
     """Exact Pareto optimal search: towards equal `r_i l_i`, without giving up descent.
 
     With shares `s = r * l / sum(r * l)`, non-uniformity `mu = sum_i s_i log(m s_i)` and the balance
     direction `a_i = r_i (log(m s_i) - mu)`, weights on the simplex solve
-    - off the ray (`mu > tolerance`): `max w . C a`, where `(C w)_j >= (C a)_j` if `(C a)_j <= 0`
-      and `(C w)_j >= 0` for the largest `r_j l_j`; all `>= 0` if no `(C a)_j` is positive;
-    - on the ray: `max sum_j (C w)_j`, where `C w >= 0` and `w . C a >= min(0, max_j (C a)_j)`.
+    - away from balance (`mu > tolerance`): `max w . C a`, where `(C w)_j >= (C a)_j` where
+      `(C a)_j <= 0` and `(C w)_j >= 0` for the largest `r_j l_j`; all `>= 0` if no `(C a)_j` is
+      positive;
+    - in balance: `max sum_j (C w)_j`, where `C w >= 0` and `w . C a >= min(0, max_j (C a)_j)`.
     Mahapatra and Rajan 2020 (ICML, PMLR 119). Where rounding leaves no solution, `min_norm`.
 
     Args:
       losses: Not negative, `[task]`.
-      ray: `[task]`.
+      preference: `[task]`.
       gram: `[task, task]`.
-      tolerance: Non-uniformity that counts as on the ray.
+      tolerance: Non-uniformity that still counts as balance.
 
     Returns:
       `[task]`, on the simplex.
     """
     num_tasks = len(losses)
-    weighted = ray * jnp.maximum(losses, TINY)
+    weighted = preference * jnp.maximum(losses, TINY)
     shares = weighted / jnp.maximum(weighted.sum(), TINY)
     logs = jnp.log(jnp.maximum(num_tasks * shares, TINY))
     non_uniformity = shares @ logs
-    balance = ray * (logs - non_uniformity)
+    balance = preference * (logs - non_uniformity)
     gram = gram / jnp.maximum(jnp.trace(gram), jnp.finfo(gram.dtype).tiny)
     pull = gram @ balance
 
     largest = weighted == weighted.max()
     off_bounds = jnp.where(largest, 0.0, jnp.where(pull > 0, -jnp.inf, pull))
     off_bounds = jnp.where((pull > 0).any(), off_bounds, 0.0)
-    off_ray = non_uniformity > tolerance
+    unbalanced = non_uniformity > tolerance
     # Each task's row at unit size, however small its gradient; the pull at the size of the Gram
-    # matrix, so that what is left of it on the ray, mere rounding, constrains nothing.
+    # matrix, so that what is left of it in balance, mere rounding, constrains nothing.
     scale = jnp.append(jnp.abs(gram).max(axis=1), jnp.abs(gram).max())
     scale = jnp.maximum(scale, jnp.finfo(gram.dtype).tiny)
     bounds = jnp.append(
-        jnp.where(off_ray, off_bounds, 0.0),
-        jnp.where(off_ray, -jnp.inf, jnp.minimum(0.0, pull.max())),
+        jnp.where(unbalanced, off_bounds, 0.0),
+        jnp.where(unbalanced, -jnp.inf, jnp.minimum(0.0, pull.max())),
     )
     weights = simplex_program(
-        jnp.where(off_ray, pull, gram.sum(axis=0)),
+        jnp.where(unbalanced, pull, gram.sum(axis=0)),
         jnp.concatenate([gram, pull[None]]) / scale[:, None],
         bounds / scale,
     )
     return jnp.where(jnp.isnan(weights).any(), min_norm(gram), weights)
 
 
-def pareto_mtl(losses: jax.Array, ray: jax.Array, gram: jax.Array, vectors: jax.Array) -> jax.Array:
-    """Into the part of the front that is the ray's; there, descent of all losses.
+def pareto_mtl(
+    losses: jax.Array, preference: jax.Array, gram: jax.Array, vectors: jax.Array
+) -> jax.Array:
+    """Into the preference's part of the front; there, descent of all losses.
 
-    With unit directions `u_k` of the reference vectors and `u` of the ray, the part of the ray is
+    With unit directions `u_k` of the reference vectors and `u` of the preference, its part is
     where `(u_k - u) . l <= 0` for all k. While some of these are violated, the weights are those of
     the shortest combination of their gradients, afterwards of the tasks' (`min_norm`): the two
     phases of Lin et al. 2019 (arXiv 1912.12854). Their vectors point along the losses, so the
-    direction of a ray is `1 / r` here.
+    direction of a preference is `1 / r` here.
 
     Args:
       losses: `[task]`.
-      ray: `[task]`.
+      preference: `[task]`.
       gram: `[task, task]`.
-      vectors: Rays that share out the front, `[vector, task]`.
+      vectors: Preferences that share out the front, `[vector, task]`.
 
     Returns:
       `[task]`; may be negative.
     """
-    constraints = opposite(vectors) - opposite(ray)
+    constraints = opposite(vectors) - opposite(preference)
     length = jnp.linalg.norm(constraints, axis=1, keepdims=True)
-    # The ray's own vector may be among them: no constraint, though rounding leaves some of it.
+    # The preference's own vector may be among them: rounding makes no constraint of it.
     constraints = jnp.where(length > 1e-4, constraints / jnp.maximum(length, 1e-4), 0.0)
     excess = constraints @ losses
     # Rows that do not count repeat one that does, which leaves the convex hull as it is.
@@ -207,13 +210,13 @@ def pareto_mtl(losses: jax.Array, ray: jax.Array, gram: jax.Array, vectors: jax.
     return min_norm(basis @ gram @ basis.T, iterations=100) @ basis
 
 
-def opposite(rays: jax.Array) -> jax.Array:
+def opposite(preferences: jax.Array) -> jax.Array:
     """Unit vectors along `1 / r`: where losses lie whose weighted values `r_i l_i` are equal.
 
     Args:
-      rays: `[..., task]`.
+      preferences: `[..., task]`.
     """
-    inverse = 1 / jnp.maximum(rays, 1e-6)
+    inverse = 1 / jnp.maximum(preferences, 1e-6)
     return inverse / jnp.linalg.norm(inverse, axis=-1, keepdims=True)
 
 
@@ -274,39 +277,39 @@ def nash(gram: jax.Array, iterations: int = 40) -> jax.Array:
 
 
 def hypervolume(losses: jax.Array, reference: jax.Array, samples: int = 512) -> jax.Array:
-    """How much the hypervolume grows with a lower loss, each ray's weights scaled to length one.
+    """Growth of the hypervolume with a lower loss, scaled to length one for each preference.
 
-    Dominated rays would have no gradient, so each non-dominated layer counts on its own (Deist et
-    al. 2021, arXiv 2102.04523; Hoang et al. 2023, arXiv 2212.01130). The derivative by `l_i` is the
-    area of a facet: what lies beyond the ray's other losses, below the reference, and is taken by
-    no ray of the layer with a lower `l_i`. Exact for two tasks; for more, by `samples` quasi-random
-    points a facet.
+    Dominated preferences would have no gradient, so each non-dominated layer counts on its own
+    (Deist et al. 2021, arXiv 2102.04523; Hoang et al. 2023, arXiv 2212.01130). The derivative by
+    `l_i` is the area of a facet: what lies beyond the preference's other losses, below the
+    reference, and is taken by no preference of the layer with a lower `l_i`. Exact for two tasks;
+    for more, by `samples` quasi-random points for each facet.
 
     Args:
-      losses: `[ray, task]`.
+      losses: `[preference, task]`.
       reference: Above all losses, `[task]`.
-      samples: Points a facet.
+      samples: Number of points for each facet.
 
     Returns:
-      `[ray, task]`, not negative.
+      `[preference, task]`, not negative.
     """
-    num_rays, num_tasks = losses.shape
-    no_worse = (losses[:, None] <= losses).all(axis=-1)  # [by, ray]
+    num_preferences, num_tasks = losses.shape
+    no_worse = (losses[:, None] <= losses).all(axis=-1)  # [by, preference]
     # Equal points count as one: corners drawn twice in a batch would else pull to the centre.
     equal = no_worse & no_worse.T
     dominates = no_worse & ~equal
     layer = jax.lax.fori_loop(
         0,
-        num_rays - 1,
+        num_preferences - 1,
         lambda _, layer: jnp.max(jnp.where(dominates, layer[:, None] + 1, 0), axis=0),
-        jnp.zeros(num_rays, jnp.int32),
+        jnp.zeros(num_preferences, jnp.int32),
     )
     peers = (layer[:, None] == layer) & ~equal
 
     def facet(task: int) -> jax.Array:
         others = np.delete(np.arange(num_tasks), task)
         values, room = losses[:, others], (reference - losses)[:, others]
-        rivals = peers & (losses[:, None, task] <= losses[:, task])  # [by, ray]
+        rivals = peers & (losses[:, None, task] <= losses[:, task])  # [by, preference]
         if num_tasks == 2:
             nearest = jnp.min(jnp.where(rivals, values, reference[others]), axis=0)
             return nearest - values[:, 0]

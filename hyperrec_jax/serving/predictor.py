@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.preference.sampling import normalise
+from hyperrec_jax.preference.grid import normalise
 from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
 from hyperrec_jax.serving.refusal import shown
 

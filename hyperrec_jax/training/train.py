@@ -16,7 +16,7 @@ from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
-from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.hooks import Checkpointing, Logging, ProgressBar, Validate, Validation

@@ -19,7 +19,7 @@ from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.scoring import Scores, make_score_fn, score_split
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
-from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import example_batch

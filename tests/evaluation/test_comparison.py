@@ -9,7 +9,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.evaluation import front as evaluation
 from hyperrec_jax.evaluation.scoring import Scores
-from hyperrec_jax.preference.sampling import evaluation_grid
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.reports import tables as report
 
 TASKS = ("click", "buy")

@@ -7,7 +7,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.fusion import Fusion, fit_fusion
 from hyperrec_jax.evaluation.grouped import GroupRanking
 from hyperrec_jax.evaluation.lists import fused_score
-from hyperrec_jax.preference.sampling import das_dennis
+from hyperrec_jax.preference.grid import das_dennis
 
 PREFERENCES = das_dennis(2, 4)
 

@@ -8,7 +8,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.grouped import GroupRanking
 from hyperrec_jax.evaluation.lists import Calibrator, fit_calibrator, fused_score, ranking_front
-from hyperrec_jax.preference.sampling import das_dennis
+from hyperrec_jax.preference.grid import das_dennis
 
 
 def conflicting_searches(searches: int = 300, size: int = 20) -> tuple[np.ndarray, ...]:

@@ -73,7 +73,7 @@ def test_meta_step_is_differentiated_through():
     optimizer = optax.MultiSteps(optax.sgd(LEARNING_RATE), model.accumulate_steps)
     optimizer = optimizer.gradient_transformation()
     objective, normaliser = create_objective("uniform"), create_normaliser("none", 2)
-    key, sampler = jax.random.key(0), create_sampler("fixed", 2, rays=[0.5, 0.5])
+    key, sampler = jax.random.key(0), create_sampler("fixed", 2, preferences=[0.5, 0.5])
     fields = tuple(CategoricalField(str(index), size) for index, size in enumerate(SIZES))
     numbers = tuple(NumericalField(str(index)) for index in range(NUMERICAL))
     run = Run(

@@ -54,31 +54,33 @@ def test_running_scale_takes_no_gradient_through_its_first_step() -> None:
     np.testing.assert_allclose(slopes, 1 / LOSSES[0], rtol=1e-6)
 
 
-def test_front_places_the_rays_within_the_batch() -> None:
+def test_front_places_the_preferences_within_the_batch() -> None:
     normaliser = create_normaliser("front", 2, decay=0.5, floor=0.01)
-    rays = jnp.array([[0.10, 0.0060], [0.12, 0.0045], [0.14, 0.0040]])
-    state = normaliser.update(normaliser.init(), rays)
+    preferences = jnp.array([[0.10, 0.0060], [0.12, 0.0045], [0.14, 0.0040]])
+    state = normaliser.update(normaliser.init(), preferences)
     np.testing.assert_allclose(
-        normaliser.apply(state, rays), [[0, 1], [0.5, 0.25], [1, 0]], atol=1e-6
+        normaliser.apply(state, preferences), [[0, 1], [0.5, 0.25], [1, 0]], atol=1e-6
     )
-    # The noise that all rays share moves nothing.
+    # The noise that all preferences share moves nothing.
     np.testing.assert_allclose(
-        normaliser.apply(state, rays + jnp.array([0.01, 0.001])),
-        normaliser.apply(state, rays),
+        normaliser.apply(state, preferences + jnp.array([0.01, 0.001])),
+        normaliser.apply(state, preferences),
         atol=1e-5,
     )
-    state = normaliser.update(state, rays[:2])
+    state = normaliser.update(state, preferences[:2])
     spans = (np.array([0.04, 0.002]) * 0.25 + np.array([0.02, 0.0015]) * 0.5) / 0.75
     np.testing.assert_allclose(
-        normaliser.apply(state, rays).max(axis=0) * spans, [0.04, 0.002], rtol=1e-5
+        normaliser.apply(state, preferences).max(axis=0) * spans, [0.04, 0.002], rtol=1e-5
     )
 
 
 def test_front_takes_what_is_below_the_floor_for_noise() -> None:
     normaliser = create_normaliser("front", 2, floor=0.1)
-    rays = jnp.array([[1.0, 0.5], [1.01, 0.5]])
-    state = normaliser.update(normaliser.init(), rays)
-    np.testing.assert_allclose(normaliser.apply(state, rays)[1], [0.01 / 0.1005, 0], rtol=1e-4)
+    preferences = jnp.array([[1.0, 0.5], [1.01, 0.5]])
+    state = normaliser.update(normaliser.init(), preferences)
+    np.testing.assert_allclose(
+        normaliser.apply(state, preferences)[1], [0.01 / 0.1005, 0], rtol=1e-4
+    )
 
 
 def test_running_scale_forgets_a_step_that_is_not_finite() -> None:

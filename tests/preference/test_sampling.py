@@ -10,56 +10,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.preference.sampling import (
-    SAMPLERS,
-    create_sampler,
-    das_dennis,
-    evaluation_grid,
-    parse_preferences,
-)
+from hyperrec_jax.preference.grid import das_dennis, evaluation_grid, parse_preferences
+from hyperrec_jax.preference.sampling import SAMPLERS, create_sampler
 
-OPTIONS = {"fixed": {"rays": [[1.0] * 3, [0.0, 3.0, 1.0]]}}
+OPTIONS = {"fixed": {"preferences": [[1.0] * 3, [0.0, 3.0, 1.0]]}}
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_samples_lie_on_the_simplex_and_jit(name: str) -> None:
     sample = jax.jit(create_sampler(name, 3, **OPTIONS.get(name, {})), static_argnums=1)
-    rays = np.asarray(sample(jax.random.key(0), 500, 0.7))
-    assert rays.shape == (500, 3)
-    assert rays.min() >= 0
-    np.testing.assert_allclose(rays.sum(axis=1), 1, atol=1e-6)
-    assert not np.array_equal(rays, sample(jax.random.key(1), 500, 0.7))
+    preferences = np.asarray(sample(jax.random.key(0), 500, 0.7))
+    assert preferences.shape == (500, 3)
+    assert preferences.min() >= 0
+    np.testing.assert_allclose(preferences.sum(axis=1), 1, atol=1e-6)
+    assert not np.array_equal(preferences, sample(jax.random.key(1), 500, 0.7))
 
 
 @pytest.mark.parametrize("name", ["dirichlet", "stratified", "centre_to_corners"])
-def test_one_task_has_one_ray(name: str) -> None:
-    rays = create_sampler(name, 1)(jax.random.key(0), 5, 0.5)
-    np.testing.assert_allclose(rays, np.ones((5, 1)))
+def test_one_task_has_one_preference(name: str) -> None:
+    preferences = create_sampler(name, 1)(jax.random.key(0), 5, 0.5)
+    np.testing.assert_allclose(preferences, np.ones((5, 1)))
 
 
 def test_dirichlet_has_the_moments_of_its_concentration() -> None:
-    rays = np.asarray(
+    preferences = np.asarray(
         create_sampler("dirichlet", 2, concentration=(1, 1.2))(jax.random.key(0), 20_000, 0)
     )
-    np.testing.assert_allclose(rays.mean(axis=0), [1 / 2.2, 1.2 / 2.2], atol=0.005)
-    np.testing.assert_allclose(rays[:, 0].var(), 1 * 1.2 / (2.2**2 * 3.2), rtol=0.03)
+    np.testing.assert_allclose(preferences.mean(axis=0), [1 / 2.2, 1.2 / 2.2], atol=0.005)
+    np.testing.assert_allclose(preferences[:, 0].var(), 1 * 1.2 / (2.2**2 * 3.2), rtol=0.03)
 
 
 def test_corners_come_with_their_probability() -> None:
     for name in ("dirichlet", "stratified"):
-        rays = np.asarray(
+        preferences = np.asarray(
             create_sampler(name, 3, concentration=1.0, corners=0.1)(jax.random.key(2), 5000, 0)
         )
-        corner = rays.max(axis=1) == 1
+        corner = preferences.max(axis=1) == 1
         assert corner.mean() == pytest.approx(0.1, abs=0.015)
-        np.testing.assert_allclose(rays[corner].mean(axis=0), 1 / 3, atol=0.08)
+        np.testing.assert_allclose(preferences[corner].mean(axis=0), 1 / 3, atol=0.08)
 
 
-@pytest.mark.parametrize("num_rays", [1, 2, 16, 37])
-def test_stratified_puts_one_ray_into_each_part(num_rays: int) -> None:
-    rays = create_sampler("stratified", 2, concentration=1.0)(jax.random.key(3), num_rays, 0)
-    parts = np.sort(np.asarray(rays)[:, 1])
-    edges = np.arange(num_rays + 1) / num_rays
+@pytest.mark.parametrize("num_preferences", [1, 2, 16, 37])
+def test_stratified_puts_one_preference_into_each_part(num_preferences: int) -> None:
+    preferences = create_sampler("stratified", 2, concentration=1.0)(
+        jax.random.key(3), num_preferences, 0
+    )
+    parts = np.sort(np.asarray(preferences)[:, 1])
+    edges = np.arange(num_preferences + 1) / num_preferences
     assert (parts >= edges[:-1] - 1e-6).all()
     assert (parts <= edges[1:] + 1e-6).all()
 
@@ -67,19 +64,21 @@ def test_stratified_puts_one_ray_into_each_part(num_rays: int) -> None:
 @settings(deadline=None, max_examples=30)
 @given(
     alpha=st.lists(st.floats(0.05, 20), min_size=2, max_size=5),
-    num_rays=st.sampled_from([1, 3, 100]),
+    num_preferences=st.sampled_from([1, 3, 100]),
 )
-def test_stratified_rays_are_draws_from_their_distribution(
-    alpha: list[float], num_rays: int
+def test_stratified_preferences_are_draws_from_their_distribution(
+    alpha: list[float], num_preferences: int
 ) -> None:
     sampler = create_sampler("stratified", len(alpha), concentration=alpha)
-    sample = jax.jit(jax.vmap(lambda key: sampler(key, num_rays, 0)))
-    rays = sample(jax.random.split(jax.random.key(1), 3000 // num_rays)).reshape(-1, len(alpha))
-    np.testing.assert_allclose(rays.sum(axis=1), 1, atol=1e-6)
+    sample = jax.jit(jax.vmap(lambda key: sampler(key, num_preferences, 0)))
+    preferences = sample(jax.random.split(jax.random.key(1), 3000 // num_preferences)).reshape(
+        -1, len(alpha)
+    )
+    np.testing.assert_allclose(preferences.sum(axis=1), 1, atol=1e-6)
     for task, own in enumerate(alpha):
         # Each weight is Beta(alpha_i, the rest); 1.95 / sqrt(n) is exceeded once in 1,000 times.
         marginal = scipy.stats.beta(own, sum(alpha) - own)
-        values = np.asarray(rays[:, task], np.float64)
+        values = np.asarray(preferences[:, task], np.float64)
         grid = np.linspace(0.01, 0.99, 50)
         gap = np.abs((values[:, None] <= grid).mean(axis=0) - marginal.cdf(grid)).max()
         assert gap < 2.5 / math.sqrt(len(values))
@@ -89,9 +88,9 @@ def test_stratified_covers_the_simplex_of_many_tasks_better_than_chance() -> Non
     options = {"concentration": 1.0}
     far = {}
     for name in ("stratified", "dirichlet"):
-        rays = np.asarray(create_sampler(name, 3, **options)(jax.random.key(0), 64, 0))
+        preferences = np.asarray(create_sampler(name, 3, **options)(jax.random.key(0), 64, 0))
         places = das_dennis(3, 12)
-        far[name] = np.linalg.norm(places[:, None] - rays, axis=-1).min(axis=1).mean()
+        far[name] = np.linalg.norm(places[:, None] - preferences, axis=-1).min(axis=1).mean()
     assert far["stratified"] < 0.9 * far["dirichlet"]
 
 
@@ -103,10 +102,12 @@ def test_schedule_runs_from_centre_to_corners() -> None:
     assert spread[2] > 0.35
 
 
-def test_fixed_rays_come_in_turn() -> None:
-    rays = create_sampler("fixed", 2, rays=[[1, 0], [1, 1], [1, 3]])(jax.random.key(0), 6, 0)
-    assert sorted(np.asarray(rays)[:3, 0].tolist()) == [0.25, 0.5, 1.0]
-    np.testing.assert_array_equal(rays[:3], rays[3:])
+def test_fixed_preferences_come_in_turn() -> None:
+    preferences = create_sampler("fixed", 2, preferences=[[1, 0], [1, 1], [1, 3]])(
+        jax.random.key(0), 6, 0
+    )
+    assert sorted(np.asarray(preferences)[:3, 0].tolist()) == [0.25, 0.5, 1.0]
+    np.testing.assert_array_equal(preferences[:3], preferences[3:])
 
 
 @pytest.mark.parametrize(
@@ -118,8 +119,8 @@ def test_fixed_rays_come_in_turn() -> None:
         ("dirichlet", {"concentration": (1, 2, 3)}, "give one number, or 2"),
         ("dirichlet", {"concentration": "high"}, "give a number above 0"),
         ("stratified", {"corners": 1.5}, r"give a number in \[0, 1\]"),
-        ("fixed", {}, "needs the option 'rays'"),
-        ("fixed", {"rays": [0, 0]}, "all weights are zero"),
+        ("fixed", {}, "needs the option 'preferences'"),
+        ("fixed", {"preferences": [0, 0]}, "all weights are zero"),
     ],
 )
 def test_bad_samplers_are_refused(name: str, options: dict, message: str) -> None:
@@ -136,7 +137,7 @@ def test_two_task_grid_is_the_quarter_circle() -> None:
     np.testing.assert_allclose(grid, grid[::-1, ::-1])
 
 
-def test_grid_of_one_ray_is_the_centre() -> None:
+def test_grid_of_one_preference_is_the_centre() -> None:
     np.testing.assert_allclose(evaluation_grid(3, 1), [[1 / 3] * 3])
     np.testing.assert_allclose(evaluation_grid(1, 25), [[1.0]])
     with pytest.raises(UserError, match="at least 1"):
@@ -144,12 +145,14 @@ def test_grid_of_one_ray_is_the_centre() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(num_tasks=st.integers(3, 6), num_rays=st.integers(2, 60))
-def test_larger_grids_are_the_smallest_das_dennis_ones(num_tasks: int, num_rays: int) -> None:
-    grid = evaluation_grid(num_tasks, num_rays)
+@given(num_tasks=st.integers(3, 6), num_preferences=st.integers(2, 60))
+def test_larger_grids_are_the_smallest_das_dennis_ones(
+    num_tasks: int, num_preferences: int
+) -> None:
+    grid = evaluation_grid(num_tasks, num_preferences)
     partitions = round(1 / grid[grid > 0].min())
-    assert len(grid) == math.comb(partitions + num_tasks - 1, num_tasks - 1) >= num_rays
-    assert partitions == 1 or math.comb(partitions + num_tasks - 2, num_tasks - 1) < num_rays
+    assert len(grid) == math.comb(partitions + num_tasks - 1, num_tasks - 1) >= num_preferences
+    assert partitions == 1 or math.comb(partitions + num_tasks - 2, num_tasks - 1) < num_preferences
     assert len(np.unique(grid, axis=0)) == len(grid)
     np.testing.assert_allclose(grid.sum(axis=1), 1)
     np.testing.assert_array_equal(grid[0], np.eye(num_tasks)[0])
@@ -160,7 +163,7 @@ def test_preferences_are_parsed_and_scaled(tmp_path) -> None:
     np.testing.assert_allclose(parse_preferences("0.3,0.7; 2,2;", 2), [[0.3, 0.7], [0.5, 0.5]])
     np.testing.assert_allclose(parse_preferences("1e308,1e308", 2), [[0.5, 0.5]])
     assert len(parse_preferences(";".join(["0.25,0.75"] * 500), 2)) == 500
-    path = tmp_path / "rays.csv"
+    path = tmp_path / "preferences.csv"
     path.write_text("# click, conversion\n1,3\n\n0,2\n")
     np.testing.assert_allclose(parse_preferences(str(path), 2), [[0.25, 0.75], [0, 1]])
 
@@ -184,9 +187,9 @@ def test_bad_preferences_are_refused(text: str, message: str) -> None:
 
 
 def test_bad_preference_files_name_the_line(tmp_path) -> None:
-    path = tmp_path / "rays.csv"
+    path = tmp_path / "preferences.csv"
     path.write_text("1,3\nclick,conversion\n")
-    with pytest.raises(UserError, match=r"rays.csv, line 2: expected 2 numbers"):
+    with pytest.raises(UserError, match=r"preferences.csv, line 2: expected 2 numbers"):
         parse_preferences(str(path), 2)
     path.write_bytes(b"\xff\xfe1,2")
     with pytest.raises(UserError, match="cannot read"):

@@ -72,16 +72,16 @@ def test_simplex_programs_are_highs(num_tasks: int) -> None:
     assert statuses == {True, False}
 
 
-def epo_program(losses: np.ndarray, ray: np.ndarray, gram: np.ndarray) -> np.ndarray:
+def epo_program(losses: np.ndarray, preference: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """The linear program of Mahapatra and Rajan 2020, straight from the paper, by HiGHS."""
     num_tasks = len(losses)
-    shares = ray * losses / (ray * losses).sum()
+    shares = preference * losses / (preference * losses).sum()
     mu = (shares * np.log(num_tasks * shares)).sum()
-    pull = gram @ (ray * (np.log(num_tasks * shares) - mu))
+    pull = gram @ (preference * (np.log(num_tasks * shares) - mu))
     at_least = []
     if mu > 1e-4:
         objective = pull
-        worst = np.argmax(ray * losses)
+        worst = np.argmax(preference * losses)
         for j in range(num_tasks):
             if not (pull > 0).any() or j == worst:
                 at_least.append((gram[j], 0.0))
@@ -104,22 +104,26 @@ def test_epo_solves_the_papers_program(num_tasks: int) -> None:
         gradients = random_gradients(seed, num_tasks)
         gram = (gradients @ gradients.T).astype(np.float64)
         gram /= np.trace(gram)
-        ray = generator.dirichlet(np.ones(num_tasks))
-        on_the_ray = seed % 3 == 0
-        losses = 0.1 / (ray + 0.01) if on_the_ray else generator.exponential(1, num_tasks)
-        ray = (ray + 0.01) / (ray + 0.01).sum()
-        weights = np.asarray(solve(*(jnp.asarray(x, jnp.float32) for x in (losses, ray, gram))))
-        shares = ray * losses / (ray * losses).sum()
+        preference = generator.dirichlet(np.ones(num_tasks))
+        on_the_preference = seed % 3 == 0
+        losses = (
+            0.1 / (preference + 0.01) if on_the_preference else generator.exponential(1, num_tasks)
+        )
+        preference = (preference + 0.01) / (preference + 0.01).sum()
+        weights = np.asarray(
+            solve(*(jnp.asarray(x, jnp.float32) for x in (losses, preference, gram)))
+        )
+        shares = preference * losses / (preference * losses).sum()
         mu = (shares * np.log(num_tasks * shares)).sum()
-        pull = gram @ (ray * (np.log(num_tasks * shares) - mu))
-        objective = gram.sum(axis=0) if on_the_ray else pull
-        expected = epo_program(losses, ray, gram)
+        pull = gram @ (preference * (np.log(num_tasks * shares) - mu))
+        objective = gram.sum(axis=0) if on_the_preference else pull
+        expected = epo_program(losses, preference, gram)
         assert objective @ weights == pytest.approx(expected, abs=1e-4 * np.abs(objective).max())
 
 
 def descend(
     weights: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-    ray: jax.Array,
+    preference: jax.Array,
     centres: jax.Array,
 ) -> jax.Array:
     """Losses `|x - c_i|^2` after gradient steps with the weights."""
@@ -129,37 +133,43 @@ def descend(
 
     def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
         gradients = jax.jacobian(losses)(x)
-        return x - 0.05 * weights(losses(x), ray, gradients @ gradients.T) @ gradients, None
+        return x - 0.05 * weights(losses(x), preference, gradients @ gradients.T) @ gradients, None
 
     start = jnp.asarray(np.random.default_rng(1).standard_normal(centres.shape[1]), jnp.float32)
     return losses(jax.lax.scan(step, start, None, 500)[0])
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3])
-def test_epo_ends_on_the_ray_and_on_the_front(num_tasks: int) -> None:
-    rays = np.array([[0.7, 0.3, 0.4], [0.2, 0.5, 0.3]])[:, :num_tasks]
-    rays /= rays.sum(axis=1, keepdims=True)
+def test_epo_ends_on_the_preference_and_on_the_front(num_tasks: int) -> None:
+    preferences = np.array([[0.7, 0.3, 0.4], [0.2, 0.5, 0.3]])[:, :num_tasks]
+    preferences /= preferences.sum(axis=1, keepdims=True)
     search = jax.vmap(partial(descend, weighting.epo, centres=jnp.eye(num_tasks, 4)))
-    for ray, losses in zip(rays, np.asarray(search(jnp.asarray(rays))), strict=True):
+    for preference, losses in zip(
+        preferences, np.asarray(search(jnp.asarray(preferences))), strict=True
+    ):
         # Mahapatra and Rajan's uniformity: 1 where all weighted losses are equal.
-        assert 1 - stats.entropy(ray * losses, np.ones(num_tasks)) > 0.999
+        assert 1 - stats.entropy(preference * losses, np.ones(num_tasks)) > 0.999
         # The Pareto set of |x - e_i|^2 is the simplex; there, the exact solution is Chebyshev's.
         on_front = minimize(
-            lambda w, ray=ray: np.max(ray * ((w - np.eye(num_tasks)) ** 2).sum(axis=1)),
+            lambda w, preference=preference: np.max(
+                preference * ((w - np.eye(num_tasks)) ** 2).sum(axis=1)
+            ),
             np.full(num_tasks, 1 / num_tasks),
             method="Nelder-Mead",
             options={"xatol": 1e-6, "fatol": 1e-9},
         )
-        assert (ray * losses).max() == pytest.approx(on_front.fun, rel=0.02)
+        assert (preference * losses).max() == pytest.approx(on_front.fun, rel=0.02)
 
 
-def test_pareto_mtl_ends_in_the_part_of_its_ray() -> None:
+def test_pareto_mtl_ends_in_the_part_of_its_preference() -> None:
     centres = jnp.array([[1.0, 0], [-1.0, 0]])
     grid = jnp.asarray([[0.9, 0.1], [0.7, 0.3], [0.5, 0.5], [0.3, 0.7], [0.1, 0.9]])
     ends = np.asarray(
-        jax.vmap(lambda ray: descend(partial(weighting.pareto_mtl, vectors=grid), ray, centres))(
-            grid
-        )
+        jax.vmap(
+            lambda preference: descend(
+                partial(weighting.pareto_mtl, vectors=grid), preference, centres
+            )
+        )(grid)
     )
     for k, losses in enumerate(ends):
         closeness = np.asarray(weighting.opposite(grid)) @ losses
@@ -227,7 +237,7 @@ def test_hypervolume_weights_are_its_gradient(num_tasks: int, tolerance: float) 
     np.testing.assert_allclose(weights, slopes, atol=tolerance)
 
 
-def test_hypervolume_weights_of_dominated_rays_count_in_their_layer_and_equal_ones_once() -> None:
+def test_hypervolume_counts_dominated_ones_in_their_layer_and_equal_ones_once() -> None:
     front = np.array([[0.1, 0.8], [0.5, 0.3]])
     points = np.concatenate([front, front + 0.1, front])
     grow = jax.jit(weighting.hypervolume)

@@ -306,7 +306,7 @@ def test_an_unconditioned_model_can_be_trained_for_one_preference(small_store):
         model__name="mmoe",
         objective__name="linear",
         sampler__name="fixed",
-        sampler__rays=(0.25, 0.75),
+        sampler__preferences=(0.25, 0.75),
     )
     training = make_parts(config, small_store)
     _, metrics = jax.jit(training.step)(training.init(), _first(_batches(training, 1)))

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import suggest_preference
-from hyperrec_jax.preference.sampling import normalise
+from hyperrec_jax.preference.grid import normalise
 from hyperrec_jax.serving.explorer.answers import Explorer
 
 MESSAGE = 300
