@@ -41,7 +41,6 @@ LONG = {
     "hyperrec_jax/data/encode.py": "to be split: the survey, and the encoding",
     "hyperrec_jax/data/readers/lists.py": "to be split: packing lists, and reading them",
     "hyperrec_jax/data/store.py": "to be split: writing, and reading a split",
-    "hyperrec_jax/preference/objectives.py": "to be split: scalarisations, penalties, FAMO",
 }
 """Files of more than `MOST_LINES` lines, with the reason. This list only gets shorter."""
 

@@ -25,17 +25,17 @@ def _product(x: Array, kernel: Array) -> Array:
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return x @ _per_ray(kernel, x), (x, kernel)
+    return x @ _per_preference(kernel, x), (x, kernel)
 
 
 def _backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = saved
     to_kernel = jnp.einsum("...bi,...bo->...io", x, cotangent)
-    to_x = cotangent @ _per_ray(kernel.T, x)
+    to_x = cotangent @ _per_preference(kernel.T, x)
     return to_x, to_kernel.sum(axis=tuple(range(x.ndim - 2)))
 
 
-def _per_ray(kernel: Array, x: Array) -> Array:
+def _per_preference(kernel: Array, x: Array) -> Array:
     return jnp.broadcast_to(kernel, (*x.shape[:-2], *kernel.shape))
 
 

@@ -10,16 +10,16 @@ its weights; weighted Chebyshev, whose losses end along `1 / r`, by its balance.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.options import Count, NotNegative, Positive, check_options, options_of
 from hyperrec_jax.preference import weighting
 from hyperrec_jax.preference.grid import evaluation_grid
+from hyperrec_jax.preference.penalties import coverage_penalty, order_penalty
 from hyperrec_jax.registry import Registry
 
 Array = jax.Array
@@ -86,8 +86,11 @@ def create_objective(
             total += coverage * jax.vmap(coverage_penalty)(losses, weights).mean()
         return total
 
-    # A penalty compares losses with one another, so that the sum is not linear in them any more.
-    return dataclasses.replace(objective, loss=loss, linear=False)
+    # A penalty compares losses with one another, so that the sum is not linear in them any more;
+    # coverage reads their shares, which depend on where their origin is.
+    return dataclasses.replace(
+        objective, loss=loss, linear=False, directed=objective.directed or coverage > 0
+    )
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "hyperrec_jax.preference")
@@ -145,6 +148,29 @@ def searched(function: Callable[..., Array]) -> Callable[..., Objective]:
         return Objective(loss, needs_gram=True)
 
     return construct
+
+
+def balanced(
+    weights: Callable[[Array, Any, Any], Array],
+    *,
+    needs_gram: bool = True,
+    init: Callable[[int], Any] = lambda num_tasks: (),
+    update: Callable[[Any, Array], Any] = lambda state, task_losses: state,
+) -> Objective:
+    """The objective of weights that losses and gradients choose, whatever the preference.
+
+    Args:
+      weights: `weights(losses [task], gram [task, task] or None, state) -> [task]`.
+      needs_gram: See `Objective`.
+      init: See `Objective`.
+      update: See `Objective`.
+    """
+
+    def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
+        losses = _rows(task_losses).mean(axis=0)
+        return weights(*jax.lax.stop_gradient((losses, gram, state))) @ losses
+
+    return Objective(loss, False, needs_gram, init=init, update=update)
 
 
 # Scalarisations of one preference: losses [task], preference [task] -> [].
@@ -288,13 +314,13 @@ def uniform() -> Objective:
 @register("mgda")
 def mgda() -> Objective:
     """Multiple gradient descent: see `weighting.min_norm` (Sener and Koltun 2018)."""
-    return _balanced(lambda losses, gram, state: weighting.min_norm(gram))
+    return balanced(lambda losses, gram, state: weighting.min_norm(gram))
 
 
 @register("nash")
 def nash() -> Objective:
     """Nash bargaining: see `weighting.nash` (Navon et al. 2022)."""
-    return _balanced(lambda losses, gram, state: weighting.nash(gram))
+    return balanced(lambda losses, gram, state: weighting.nash(gram))
 
 
 @register("pcgrad")
@@ -307,116 +333,11 @@ def pcgrad() -> Objective:
     def weights(losses: Array, gram: Array, step: Array) -> Array:
         return weighting.pcgrad(gram, jax.random.fold_in(jax.random.key(0), step))
 
-    return _balanced(
+    return balanced(
         weights,
         init=lambda num_tasks: jnp.zeros((), jnp.int32),
         update=lambda step, task_losses: step + 1,
     )
-
-
-class FamoState(NamedTuple):
-    """Logits of the weights `[task]`, logs of the last losses `[task]`, steps, Adam's moments."""
-
-    logits: Array
-    log_losses: Array
-    steps: Array
-    optimizer: Any
-
-
-@register("famo")
-def famo(*, learning_rate: Positive = 0.025, decay: NotNegative = 0.001) -> Objective:
-    """Fast adaptive multi-task optimisation (Liu et al. 2023, arXiv 2306.03792).
-
-    Weights `w_i ~ z_i / l_i`, `z = softmax(xi)`, and after each step Adam moves the logits xi along
-    the gradient of `sum_i z_i log(l_i / l_i')`, so that the task that improved least gains. The
-    improvement is taken between successive batches, which needs no second forward pass.
-
-    Args:
-      learning_rate: Learning rate of the logits.
-      decay: Weight decay of the logits, added to their gradient.
-    """
-    adam = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
-
-    def init(num_tasks: int) -> FamoState:
-        zeros = jnp.zeros(num_tasks)
-        return FamoState(zeros, zeros, jnp.zeros((), jnp.int32), adam.init(zeros))
-
-    def weights(losses: Array, gram: Array | None, state: FamoState) -> Array:
-        inverse = jax.nn.softmax(state.logits) / jnp.maximum(losses, TINY)
-        return inverse / inverse.sum()
-
-    def update(state: FamoState, task_losses: Array) -> FamoState:
-        logs = jnp.log(jnp.maximum(task_losses, TINY))
-        gain = jnp.where(state.steps > 0, state.log_losses - logs, 0.0)
-        gradient = jax.vjp(jax.nn.softmax, state.logits)[1](gain)[0]
-        updates, optimizer = adam.update(gradient, state.optimizer, state.logits)
-        logits = optax.apply_updates(state.logits, updates)
-        return FamoState(logits, logs, state.steps + 1, optimizer)
-
-    return _balanced(weights, needs_gram=False, init=init, update=update)
-
-
-# Penalties that any conditioned objective can carry.
-
-
-def order_penalty(losses: Array, preferences: Array, sharpness: float = 10.0) -> Array:
-    """Punishes a task's loss for rising where its weight rises.
-
-    `sum_i 1/T log mean_k exp(T relu(l_i(k) - l_i(k + 1)))` over neighbours in the order of
-    descending `r_i`, of different weight; T the sharpness. After Pareto Manifold Learning
-    (Dimitriadis et al. 2023, PMLR 202), scaled to units of loss.
-
-    Args:
-      losses: `[preference, task]`, two preferences at least.
-      preferences: `[preference, task]`.
-      sharpness: Makes the mean over neighbours one over the worst of them.
-
-    Raises:
-      UserError: there is one preference only.
-    """
-    if len(preferences) < 2:
-        raise UserError(
-            "the order penalty compares preferences: it needs several per batch, for example "
-            "train.preferences=8"
-        )
-    order = jnp.argsort(-preferences, axis=0)
-    weights = jnp.take_along_axis(preferences, order, axis=0)
-    values = jnp.take_along_axis(losses, order, axis=0)
-    ordered = weights[:-1] > weights[1:]
-    rise = jnp.where(ordered, jax.nn.relu(values[:-1] - values[1:]), 0.0)
-    pairs = len(preferences) - 1
-    return ((jax.nn.logsumexp(sharpness * rise, axis=0) - jnp.log(pairs)) / sharpness).sum()
-
-
-def coverage_penalty(losses: Array, preference: Array) -> Array:
-    """`KL(uniform || softmax(s))` of the shares `s_i = r_i l_i / sum_j r_j l_j`.
-
-    Zero where all `r_i l_i` are equal. The approximate EPO term of MultiTRON (Wilm et al. 2024,
-    arXiv 2407.16828).
-
-    Args:
-      losses: `[task]`.
-      preference: `[task]`.
-    """
-    weighted = preference * losses
-    shares = weighted / jnp.maximum(weighted.sum(), 1e-6)
-    return -jax.nn.log_softmax(shares).mean() - jnp.log(len(losses))
-
-
-def _balanced(
-    weights: Callable[[Array, Any, Any], Array],
-    *,
-    needs_gram: bool = True,
-    init: Callable[[int], Any] = lambda num_tasks: (),
-    update: Callable[[Any, Array], Any] = lambda state, task_losses: state,
-) -> Objective:
-    """The objective of weights that the gradients choose, whatever the preference."""
-
-    def loss(task_losses: Array, preferences: Array, gram: Array | None, state: Any) -> Array:
-        losses = _rows(task_losses).mean(axis=0)
-        return weights(*jax.lax.stop_gradient((losses, gram, state))) @ losses
-
-    return Objective(loss, False, needs_gram, init=init, update=update)
 
 
 def _rows(values: Array) -> Array:

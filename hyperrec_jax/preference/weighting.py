@@ -127,7 +127,7 @@ def epo(
 
     With shares `s = r * l / sum(r * l)`, non-uniformity `mu = sum_i s_i log(m s_i)` and the balance
     direction `a_i = r_i (log(m s_i) - mu)`, weights on the simplex solve
-    - away from balance (`mu > tolerance`): `max w . C a`, where `(C w)_j >= (C a)_j` where
+    - away from balance (`mu > tolerance`): `max w . C a`, where `(C w)_j >= (C a)_j` if
       `(C a)_j <= 0` and `(C w)_j >= 0` for the largest `r_j l_j`; all `>= 0` if no `(C a)_j` is
       positive;
     - in balance: `max sum_j (C w)_j`, where `C w >= 0` and `w . C a >= min(0, max_j (C a)_j)`.

@@ -287,6 +287,14 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
             },
             "moves the origin",
         ),
+        (
+            {
+                "objective__name": "chebyshev",
+                "normaliser__name": "front",
+                "objective__coverage": 1.0,
+            },
+            "moves the origin",
+        ),
         ({"train__preferences": 1, "normaliser__name": "front"}, "compares the preferences"),
         ({"model__name": "nothing"}, "nothing"),
         ({"model__name": "mmoe", "model__gate": "attention"}, "no option 'gate'"),
