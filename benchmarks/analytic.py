@@ -1,14 +1,14 @@
-"""Objectives against known fronts: a hypernetwork from the ray to the variables, nothing else.
+"""Objectives against known fronts: a hypernetwork from preferences to variables, nothing else.
 
     python -m benchmarks.analytic [--problems ...] [--objectives ...] [--steps N] [--output FILE]
 
-A small network maps a ray to the variables of an analytic problem. It is trained with 32 rays a
-step on losses that the true utopia and nadir normalise, then asked for a dense grid of rays. One
-row an objective and problem, each figure the mean over seeds:
+A small network maps a preference to the variables of an analytic problem. It is trained with 32
+preferences per step on losses that the true utopia and nadir normalise, then asked for a dense grid
+of preferences. One row for each objective and problem, each figure the mean over seeds:
   IGD            mean distance from the true front to the nearest answer; "worst" over the seeds
   hypervolume    of the answers, in raw losses, from the reference point (1.1, ..., 1.1)
   % of true      the same, in per cent of the whole true front's
-  non-dominated  part of an evaluation grid of 25 rays (28 for three tasks) on its own front
+  non-dominated  part of an evaluation grid of 25 preferences (28 for three tasks) on its own front
   Spearman       of loss and weight over that grid, of the task that obeys least; -1 obeys
 """
 
@@ -46,7 +46,7 @@ OBJECTIVES = (
     "hypervolume",
 )
 Answer = Callable[[np.ndarray], np.ndarray]
-RAYS = 32
+PREFERENCES = 32
 REFERENCE = 1.1
 NOTE = """\
 Chosen on these very problems, so no test of them: the number of steps (of 2000 and 6000, since at
@@ -56,13 +56,13 @@ Chosen on these very problems, so no test of them: the number of steps (of 2000 
 
 
 class Hypernetwork(nn.Module):
-    """Ray `[..., task]` to variables `[..., variable]` in (0, 1)."""
+    """Preference `[..., task]` to variables `[..., variable]` in (0, 1)."""
 
     num_variables: int
 
     @nn.compact
-    def __call__(self, rays: jax.Array) -> jax.Array:
-        hidden = rays
+    def __call__(self, preferences: jax.Array) -> jax.Array:
+        hidden = preferences
         for _ in range(2):
             hidden = nn.tanh(nn.Dense(64)(hidden))
         return nn.sigmoid(nn.Dense(self.num_variables)(hidden))
@@ -87,15 +87,17 @@ def run(problem: Problem, objective: Objective, steps: int, seeds: int) -> Resul
       seeds: Number of runs, with seeds 0, 1, ...
     """
     answer = train(problem, objective, steps, seeds)
-    rays = evaluation_grid(problem.num_tasks, 25)
+    preferences = evaluation_grid(problem.num_tasks, 25)
     rows = [
         (
             pareto.inverted_generational_distance(losses, problem.front),
             pareto.hypervolume(losses, REFERENCE),
             pareto.non_dominated_fraction(grid),
-            np.max(pareto.preference_correlation(rays, grid)),
+            np.max(pareto.preference_correlation(preferences, grid)),
         )
-        for losses, grid in zip(answer(dense_rays(problem.num_tasks)), answer(rays), strict=True)
+        for losses, grid in zip(
+            answer(dense_preferences(problem.num_tasks)), answer(preferences), strict=True
+        )
     ]
     return Result(*np.array(rows).T)
 
@@ -104,7 +106,7 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
     """Trains one network a seed, side by side.
 
     Returns:
-      `answer(rays [ray, task]) -> losses [seed, ray, task]`.
+      `answer(preferences [preference, task]) -> losses [seed, preference, task]`.
     """
     network = Hypernetwork(problem.num_variables)
     sample = create_sampler("stratified", problem.num_tasks, concentration=1.0, corners=0.1)
@@ -119,14 +121,14 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
     def evaluate(unit: Any) -> jax.Array:
         return problem.losses(problem.lower + unit * (problem.upper - problem.lower))
 
-    def loss(params: Any, rays: jax.Array) -> jax.Array:
-        units = network.apply(params, rays)
+    def loss(params: Any, preferences: jax.Array) -> jax.Array:
+        units = network.apply(params, preferences)
         losses = normaliser.apply((), jax.vmap(evaluate)(units))
         gram = None
         if objective.needs_gram:
             slopes = jax.vmap(jax.jacobian(lambda x: normaliser.apply((), evaluate(x))))(units)
             gram = slopes @ slopes.mT
-        return objective.loss(losses, rays, gram, ())
+        return objective.loss(losses, preferences, gram, ())
 
     @jax.jit
     @jax.vmap
@@ -135,8 +137,8 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
 
         def step(carry: Any, index: jax.Array) -> tuple[Any, None]:
             params, moments = carry
-            rays = sample(jax.random.fold_in(key, index), RAYS, index / steps)
-            updates, moments = optimizer.update(jax.grad(loss)(params, rays), moments)
+            preferences = sample(jax.random.fold_in(key, index), PREFERENCES, index / steps)
+            updates, moments = optimizer.update(jax.grad(loss)(params, preferences), moments)
             return (optax.apply_updates(params, updates), moments), None
 
         params = network.init(key, jnp.ones((1, problem.num_tasks)))
@@ -144,19 +146,19 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
 
     fitted = fit(jnp.arange(seeds))
 
-    def answer(rays: np.ndarray) -> np.ndarray:
-        units = jax.vmap(network.apply, (0, None))(fitted, jnp.asarray(rays))
+    def answer(preferences: np.ndarray) -> np.ndarray:
+        units = jax.vmap(network.apply, (0, None))(fitted, jnp.asarray(preferences))
         return np.asarray(jax.vmap(jax.vmap(evaluate))(units), np.float64)
 
     return answer
 
 
 @functools.cache
-def dense_rays(num_tasks: int) -> np.ndarray:
-    """Rays all over the simplex, and all over the directions `1 / r` of their losses."""
-    rays = das_dennis(num_tasks, 1000 if num_tasks == 2 else 80)
-    inverse = 1 / np.maximum(rays, 1e-3)
-    return np.concatenate([rays, inverse / inverse.sum(axis=1, keepdims=True)])
+def dense_preferences(num_tasks: int) -> np.ndarray:
+    """Preferences all over the simplex, and all over the directions `1 / r` of their losses."""
+    preferences = das_dennis(num_tasks, 1000 if num_tasks == 2 else 80)
+    inverse = 1 / np.maximum(preferences, 1e-3)
+    return np.concatenate([preferences, inverse / inverse.sum(axis=1, keepdims=True)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

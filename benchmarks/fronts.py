@@ -5,7 +5,7 @@
 Every variant is one model for all preferences, trained on synthetic data of low, medium and high
 conflict and, with `--data`, on the census. The oracle is a plain mixture of experts with the same
 trunk, trained apart for each preference (`benchmarks/oracle.py`). Where the trunk can serve every
-task at once nothing trades off; the synthetic models therefore hand their towers one number a row.
+task at once nothing trades off; the synthetic models therefore hand their towers one number per row.
 
 Complete runs are read, not repeated: start the same command again after a stop. Validation rows
 select the epoch; all figures are of the test rows, from a grid of 25 preferences, the mean over the
@@ -81,13 +81,13 @@ class Dataset:
     Attributes:
       arguments: Of `hyperrec prepare`.
       trunk: Overrides that all models share.
-      oracle_rays: Models of the oracle.
+      oracle_preferences: Models of the oracle.
       together: Of these trained side by side.
     """
 
     arguments: tuple[str, ...]
     trunk: Overrides
-    oracle_rays: int
+    oracle_preferences: int
     together: int
 
 
@@ -100,7 +100,7 @@ DATASETS = {
     "synthetic_wide": Dataset(
         ("synthetic", "--conflict", "0.5"),
         {"model.num_experts": 6, "optimizer.learning_rate": 1e-3, "train.epochs": 3},
-        oracle_rays=3,
+        oracle_preferences=3,
         together=1,
     ),
     "census": Dataset(
@@ -113,7 +113,7 @@ DATASETS = {
             "optimizer.schedule": "cosine",
             "train.epochs": 4,
         },
-        oracle_rays=3,
+        oracle_preferences=3,
         together=1,
     ),
 }
@@ -133,14 +133,14 @@ ABLATION: dict[str, Overrides] = {
     "+ losses over entropy": ORIGINAL | {"normaliser.name": "entropy"},
     "+ no cosine, losses over entropy": ORIGINAL | NO_COSINE | {"normaliser.name": "entropy"},
     # Batch norm then has all preferences in every batch, as it has in evaluation.
-    "+ no cosine, a ray a row": ORIGINAL
+    "+ no cosine, one preference per row": ORIGINAL
     | NO_COSINE
     | {"train.preferences": None, "train.preference_per_row": True},
-    "+ a gate a task": ORIGINAL | {"model.gate_scope": "per_task"},
+    "+ one gate per task": ORIGINAL | {"model.gate_scope": "per_task"},
     "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
     "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},
     "+ film on towers": ORIGINAL | {"model.tower_adapter": "film"},
-    "+ 8 stratified rays": ORIGINAL
+    "+ 8 stratified preferences": ORIGINAL
     | {"train.preferences": 8, "sampler.name": "stratified", "sampler.concentration": 1.0},
     "+ anchored experts, softmax": ORIGINAL
     | {"model.gate_anchors": True, "model.gate_activation": "softmax"},
@@ -149,11 +149,11 @@ ABLATION: dict[str, Overrides] = {
     "default - film on towers": {"model.tower_adapter": "none"},
     "default - pooled norm": {"model.norm": "batch"},
     "default - losses over entropy": {"normaliser.name": "none"},
-    "default - rays near the ends": {"sampler.concentration": 1.0},
-    "default - rays that cover the simplex": {"sampler.name": "dirichlet"},
-    "default - a ray a batch": {"train.preferences": 1},
-    "default - 8 rays a batch": {"train.preferences": 8},
-    "default - a ray a row": {"train.preference_per_row": True},
+    "default - preferences near the ends": {"sampler.concentration": 1.0},
+    "default - preferences that cover the simplex": {"sampler.name": "dirichlet"},
+    "default - one preference per batch": {"train.preferences": 1},
+    "default - 8 preferences per batch": {"train.preferences": 8},
+    "default - one preference per row": {"train.preference_per_row": True},
 }
 FRONT = {"normaliser.name": "front", "train.preferences": 8}
 OBJECTIVES: dict[str, Overrides] = {
@@ -178,7 +178,7 @@ CONDITIONINGS: dict[str, Overrides] = {
     "gate: depth 3": {"model.gate_depth": 3, "model.gate_hidden_relu": True},
     "gate: relu": {"model.gate_activation": "relu"},
     "gate: top 2": {"model.gate_activation": "top_k"},
-    "gate: one a task": {"model.gate_scope": "per_task"},
+    "gate: one per task": {"model.gate_scope": "per_task"},
     "towers: low rank": {"model.tower_adapter": "low_rank"},
     "towers: read the preference": {
         "model.tower_adapter": "none",
@@ -202,7 +202,7 @@ PRODUCT: dict[str, Overrides] = {
 }
 VARIANTS |= PRODUCT
 GROUPS = {
-    "main": ("default", "gate: one a task", "original", "plain"),
+    "main": ("default", "gate: one per task", "original", "plain"),
     "unconditioned": tuple(UNCONDITIONED),
     "ablation": tuple(ABLATION),
     "objectives": tuple(OBJECTIVES),
@@ -216,8 +216,8 @@ class Run:
     """One trained variant on the test rows.
 
     Attributes:
-      log_loss, auc: `[ray, task]`.
-      logits: `[ray, task, row]`.
+      log_loss, auc: `[preference, task]`.
+      logits: `[preference, task, row]`.
       share: Part of the parameters that depend on the preference.
     """
 
@@ -293,27 +293,30 @@ def _steps(config: dict[str, Any], store: Store) -> Callable[[], float]:
 
 
 def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
-    """Test logits `[ray, task, row]` of the models trained apart, trained or read.
+    """Test logits `[preference, task, row]` of the models trained apart, trained or read.
 
-    After the first seed only some rays are trained, to tell the spread over seeds.
+    After the first seed only some preferences are trained, to tell the spread over seeds.
     """
     path = folder / f"oracle_{seed}.npy"
     settings = DATASETS[dataset]
     if not path.exists():
         config = make_config(PLAIN | {"objective.name": "linear"}, settings.trunk, seed)
         config["sampler"] |= {"name": "fixed", "preferences": (1.0,) * store.schema.num_tasks}
-        rays = oracle_rays(dataset, seed, store.schema.num_tasks)
-        logits = train_apart(config, store, rays, settings.together)
+        preferences = oracle_preferences(dataset, seed, store.schema.num_tasks)
+        logits = train_apart(config, store, preferences, settings.together)
         folder.mkdir(parents=True, exist_ok=True)
         with files.written_whole(path) as file:
             np.save(file, logits)
     return np.load(path)
 
 
-def oracle_rays(dataset: str, seed: int, num_tasks: int) -> np.ndarray:
-    """The preferences of the oracle's models, `[ray, task]`: ends and middle from seed 1 on."""
-    rays = evaluation_grid(num_tasks, DATASETS[dataset].oracle_rays)
-    return rays if seed == 0 else rays[_few(rays)]
+def oracle_preferences(dataset: str, seed: int, num_tasks: int) -> np.ndarray:
+    """The preferences of the oracle's models, `[preference, task]`.
+
+    All of them for the first seed; for each later one only both ends and the middle.
+    """
+    preferences = evaluation_grid(num_tasks, DATASETS[dataset].oracle_preferences)
+    return preferences if seed == 0 else preferences[_few(preferences)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,14 +325,14 @@ class Oracle:
 
     Attributes:
       labels: `[task, row]`.
-      rays: Their preferences, `[ray, task]`.
-      log_loss, auc: `[ray, task]`.
-      samples: Log losses on the resamples of the bootstrap, `[resample, ray, task]`.
+      preferences: Their preferences, `[preference, task]`.
+      log_loss, auc: `[preference, task]`.
+      samples: Log losses on the resamples of the bootstrap, `[resample, preference, task]`.
       conflict: Whether the front is more than noise of training.
     """
 
     labels: np.ndarray
-    rays: np.ndarray
+    preferences: np.ndarray
     log_loss: np.ndarray
     auc: np.ndarray
     samples: np.ndarray
@@ -342,7 +345,7 @@ class Oracle:
 
 
 def volume(losses: np.ndarray, oracle: np.ndarray) -> float:
-    """Hypervolume of log losses `[ray, task]` where the oracle's, `[model, task]`, are 0 to 1."""
+    """Hypervolume of losses `[preference, task]`, where the oracle's `[model, task]` are 0 to 1."""
     best, span = oracle.min(axis=0), np.ptp(oracle, axis=0)
     return pareto.hypervolume((losses - best) / span, REFERENCE)
 
@@ -357,7 +360,7 @@ def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
     ends_and_middle = [loss if seed else loss[_few(loss)] for seed, loss in enumerate(losses)]
     return Oracle(
         labels,
-        oracle_rays(dataset, 0, store.schema.num_tasks),
+        oracle_preferences(dataset, 0, store.schema.num_tasks),
         losses[0],
         scores[0].table(metrics.auc),
         bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
@@ -370,7 +373,7 @@ def summarise(
 ) -> tuple[list[list[Any]], dict[str, Run], Oracle]:
     """Rows of the table, the runs of seed 0 by name, and the oracle."""
     truth = read_oracle(dataset, seeds, store, folder)
-    rays = evaluation_grid(store.schema.num_tasks, GRID)
+    preferences = evaluation_grid(store.schema.num_tasks, GRID)
     whole = volume(truth.log_loss, truth.log_loss)
     all_runs = {
         name: [
@@ -387,7 +390,7 @@ def summarise(
             pareto.non_dominated_fraction(1 - truth.auc),
             pareto.non_dominated_fraction(truth.log_loss),
             pareto.non_dominated_fraction(truth.log_loss, truth.samples),
-            pareto.preference_correlation(truth.rays, truth.log_loss).max(),
+            pareto.preference_correlation(truth.preferences, truth.log_loss).max(),
             1.0,
             *truth.auc.max(axis=0).tolist(),
             "-",
@@ -405,9 +408,9 @@ def summarise(
         low, high = interval(np.array(ratios))
         mean = np.mean([volume(run.log_loss, truth.log_loss) for run in runs]) / whole
         obedience = [
-            pareto.preference_correlation(rays, run.log_loss).max()
+            pareto.preference_correlation(preferences, run.log_loss).max()
             for run in runs
-            if len(run.log_loss) == len(rays)
+            if len(run.log_loss) == len(preferences)
         ]
         rows.append(
             [
@@ -432,9 +435,9 @@ def summarise(
     return rows, {name: runs[0] for name, runs in all_runs.items()}, truth
 
 
-def _few(rays: np.ndarray) -> list[int]:
+def _few(preferences: np.ndarray) -> list[int]:
     """Ends and middle of a grid."""
-    return [0, len(rays) // 2, len(rays) - 1]
+    return [0, len(preferences) // 2, len(preferences) - 1]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -477,7 +480,7 @@ def draw(fronts: dict[str, tuple[Oracle, dict[str, Run]]], path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(fronts), 4.4), layout="constrained")
     panels = figure.subplots(1, len(fronts), squeeze=False)[0]
     for axes, (dataset, (truth, runs)) in zip(panels, fronts.items(), strict=True):
-        axes.plot(*truth.auc[:, :2].T, "k+", markersize=9, label="oracle: a model a preference")
+        axes.plot(*truth.auc[:, :2].T, "k+", markersize=9, label="oracle: one model per preference")
         for name, style in (("default", "o"), ("original", "s"), ("plain", "*")):
             if name in runs:
                 axes.plot(*runs[name].auc[:, :2].T, style, markersize=5, alpha=0.8, label=name)

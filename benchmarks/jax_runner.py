@@ -101,21 +101,21 @@ class JaxRunner:
 
         return timed(run)
 
-    def evaluate(self, num_rays: int) -> float:
+    def evaluate(self, num_preferences: int) -> float:
         """Seconds of scoring the test rows under a grid, and of all metrics."""
         schema = self._store.schema
-        rays = grid_for(self._training.model.conditioned, schema.num_tasks, num_rays)
+        preferences = grid_for(self._training.model.conditioned, schema.num_tasks, num_preferences)
 
         def run() -> None:
             scores = score_split(
                 self._score,
                 self._state.variables,
                 self._store.split("test"),
-                rays,
+                preferences,
                 self._training.mesh,
                 batch_size=self._batch_size,
             )
-            evaluate_front(scores, "test", schema.tasks, rays)
+            evaluate_front(scores, "test", schema.tasks, preferences)
 
         return timed(run)
 
@@ -123,7 +123,7 @@ class JaxRunner:
         """Trains from a peer's weights.
 
         Returns:
-          Task losses `[step, task]` and the rays drawn `[step, task]`.
+          Task losses `[step, task]` and the preferences drawn `[step, task]`.
         """
         model = self._training.model
         vocabularies = [range(1, size) for size in model.field_sizes]
@@ -135,13 +135,13 @@ class JaxRunner:
             state.params,
         )
         state = state.replace(params=params)
-        losses, rays = [], []
+        losses, preferences = [], []
         for step in range(0, steps, self._steps):
             batch = self._place(self._reader.read(step, self._steps))
             state, metrics = self._dispatch(state, batch)
             losses.append(metrics.goal_losses)
-            rays.append(metrics.preferences[:, 0])
-        return np.concatenate(losses)[:steps], np.concatenate(rays)[:steps]
+            preferences.append(metrics.preferences[:, 0])
+        return np.concatenate(losses)[:steps], np.concatenate(preferences)[:steps]
 
     def product_flops(self) -> float:
         """Floating-point operations of a step's matrix products, for each row of the batch."""

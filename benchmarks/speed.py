@@ -320,7 +320,7 @@ def evaluate_part(bench: Bench) -> str:
 
 
 def curves_part(bench: Bench) -> str:
-    """Loss curves of both from the same weights, on the same batches and rays."""
+    """Loss curves of both from the same weights, on the same batches and preferences."""
     settings = bench.settings
     curves, lines = {}, []
     variants: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -330,8 +330,8 @@ def curves_part(bench: Bench) -> str:
     for title, (rates, overrides) in variants.items():
         peer = bench.open_peer("memory", **rates)
         ours = bench.open_jax(bench.store, **overrides)
-        losses, rays = ours("curve", peer("weights"), settings.curve_steps)
-        theirs = peer("curve", 0, rays)
+        losses, preferences = ours("curve", peer("weights"), settings.curve_steps)
+        theirs = peer("curve", 0, preferences)
         for runner in (peer, ours):
             runner.close()
         curves[title] = theirs, losses
@@ -355,8 +355,8 @@ def curves_part(bench: Bench) -> str:
     )  # fmt: skip
     return (
         f"## Loss curves\n\n{table(header, lines)}\n\n"
-        f"{settings.curve_steps} steps from the same weights, on the same batches and rays; the "
-        f"cross-entropy of each task.\n\n![Loss curves]({picture.name})"
+        f"{settings.curve_steps} steps from the same weights, on the same batches and preferences; "
+        f"the cross-entropy of each task.\n\n![Loss curves]({picture.name})"
     )
 
 

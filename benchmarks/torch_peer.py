@@ -1,7 +1,7 @@
 """The original PO-MoE in PyTorch, as its users run it and at its best.
 
 Model and step are those of the original: Adam with weight decay on `sum r_i L_i - 0.05 cos(L, 1 -
-r)` for one Dirichlet(1, 1.2) ray a batch. Evaluation passes over the rows once a preference.
+r)` for one Dirichlet(1, 1.2) preference per batch. Evaluation passes over the rows once for each.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -146,21 +146,21 @@ class TorchRunner:
 
         def run() -> None:
             for _ in range(steps):
-                ray = self._rng.dirichlet(np.resize(CONCENTRATION, self._tasks))
-                self._step(next(self._training), torch.tensor(ray, dtype=torch.float32))
+                preference = self._rng.dirichlet(np.resize(CONCENTRATION, self._tasks))
+                self._step(next(self._training), torch.tensor(preference, dtype=torch.float32))
 
         return timed(run)
 
-    def _step(self, rows: Rows, ray: Tensor) -> Tensor:
+    def _step(self, rows: Rows, preference: Tensor) -> Tensor:
         """One update; returns the task losses before it."""
         categorical, numerical, labels = rows
-        logits = self._model(categorical, numerical, ray)
+        logits = self._model(categorical, numerical, preference)
         losses = nn.functional.binary_cross_entropy_with_logits(
             logits, labels, reduction="none"
         ).mean(dim=0)
-        cosine = nn.functional.cosine_similarity(losses, 1 - ray, dim=0)
+        cosine = nn.functional.cosine_similarity(losses, 1 - preference, dim=0)
         self._optimizer.zero_grad()
-        (ray @ losses - COSINE_WEIGHT * cosine).backward()
+        (preference @ losses - COSINE_WEIGHT * cosine).backward()
         self._optimizer.step()
         return losses.detach()
 
@@ -168,20 +168,22 @@ class TorchRunner:
         """Reads the test rows."""
         self._test = self._rows("test")
 
-    def evaluate(self, num_rays: int) -> float:
+    def evaluate(self, num_preferences: int) -> float:
         """Seconds of scoring the test rows under a grid, and of the AUCs."""
-        return timed(lambda: self._evaluate(num_rays))
+        return timed(lambda: self._evaluate(num_preferences))
 
     @torch.no_grad()
-    def _evaluate(self, num_rays: int) -> np.ndarray:
+    def _evaluate(self, num_preferences: int) -> np.ndarray:
         self._model.eval()
         table = []
-        for ray in torch.tensor(evaluation_grid(self._tasks, num_rays), dtype=torch.float32):
+        for preference in torch.tensor(
+            evaluation_grid(self._tasks, num_preferences), dtype=torch.float32
+        ):
             scores, truth = [], []
             for categorical, numerical, labels in self._batches(
                 self._test, self._batch_size, shuffle=False
             ):
-                scores.append(torch.sigmoid(self._model(categorical, numerical, ray)))
+                scores.append(torch.sigmoid(self._model(categorical, numerical, preference)))
                 truth.append(labels)
             columns = zip(torch.cat(truth).T.numpy(), torch.cat(scores).T.numpy(), strict=True)
             table.append([roc_auc_score(labels, values) for labels, values in columns])
@@ -191,19 +193,19 @@ class TorchRunner:
         """The model's state dict as arrays."""
         return {key: value.numpy().copy() for key, value in self._model.state_dict().items()}
 
-    def curve(self, seed: int, rays: np.ndarray) -> np.ndarray:
-        """Task losses `[step, task]` of steps with the given rays `[step, task]`.
+    def curve(self, seed: int, preferences: np.ndarray) -> np.ndarray:
+        """Task losses `[step, task]` of steps with the given preferences `[step, task]`.
 
         The batches are those of the store's own reader with that seed.
         """
         self._model.train()
         reader = TrainingReader(self._store.split("train"), self._batch_size, seed)
         losses = []
-        for step, ray in enumerate(rays):
+        for step, preference in enumerate(preferences):
             batch = reader.read(step, 1)
             categorical, numerical, labels = (
                 torch.from_numpy(batch[name][0]) for name in ("categorical", "numerical", "labels")
             )
             rows = categorical.long(), numerical, labels.float()
-            losses.append(self._step(rows, torch.tensor(ray, dtype=torch.float32)).numpy())
+            losses.append(self._step(rows, torch.tensor(preference, dtype=torch.float32)).numpy())
         return np.array(losses)

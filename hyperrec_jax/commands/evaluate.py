@@ -102,7 +102,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
 
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)
-    rays = (
+    preferences = (
         grid.parse_preferences(values.preferences, trained.schema.num_tasks)
         if values.preferences
         else values.grid
@@ -116,7 +116,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
         return run.score(
             store,
             values.split,
-            rays,
+            preferences,
             resamples=values.resamples,
             progress=processes.is_first(),
         )

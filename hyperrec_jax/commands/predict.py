@@ -46,13 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.preference and not predictor.conditioned:
         name = predictor.config["model"]["name"]
         raise UserError(f"--preference: the model ({name}) takes none; leave the option out")
-    rays = (
+    preferences = (
         parse_preferences(arguments.preference, len(predictor.tasks))
         if arguments.preference
         else predictor.rays(None)[None]
     )
     keep = [name for name in arguments.keep.split(",") if name]
-    rows = predict_file(predictor, arguments.input, arguments.output, rays.astype(np.float32), keep)
-    under = "1 preference" if len(rays) == 1 else f"{len(rays)} preferences"
+    rows = predict_file(
+        predictor, arguments.input, arguments.output, preferences.astype(np.float32), keep
+    )
+    under = "1 preference" if len(preferences) == 1 else f"{len(preferences)} preferences"
     print(f"{arguments.output}: {rows:,} rows" + f" under {under}" * predictor.conditioned)
     return 0

@@ -64,12 +64,12 @@ def suggest_preference(front: Any, goal: str) -> Suggestion:
       UserError: the goal is malformed, no preference meets it, or the front has no choice: the
         model takes no preference, or an AUC is undefined.
     """
-    tasks, rays, auc = _points(front)
+    tasks, preferences, auc = _points(front)
     name, _, rest = goal.partition(":")
     if name not in _GOALS:
         raise UserError(f"--goal {goal}: unknown; there are {', '.join(_GOALS)}; {_SEE_HELP}")
     chosen = _GOALS[name](tasks, auc, rest)
-    return Suggestion(tasks, rays[chosen], auc[chosen], auc.max(axis=0))
+    return Suggestion(tasks, preferences[chosen], auc[chosen], auc.max(axis=0))
 
 
 def _points(front: Any) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
@@ -84,8 +84,8 @@ def _points(front: Any) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         raise UserError(
             f"AUC of {undefined[0]} is undefined (one class only): evaluate on another split"
         )
-    rays = np.array([[record[f"preference/{task}"] for task in tasks] for record in records])
-    return tasks, rays, auc
+    preferences = np.array([[record[f"preference/{task}"] for task in tasks] for record in records])
+    return tasks, preferences, auc
 
 
 def _best(tasks: tuple[str, ...], auc: np.ndarray, rest: str) -> int:

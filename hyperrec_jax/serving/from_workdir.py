@@ -21,18 +21,23 @@ def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
       model: A model of `hyperrec_jax.models`.
 
     Returns:
-      `grid`: preferences `[ray, task]` to `[ray, row, task]`, one ray where the model ignores
-      them. `each`: a preference a row `[row, task]` to `[row, task]`.
+      `grid`: from preferences `[preference, task]` to `[preference, row, task]`; the first axis has
+      length 1 where the model ignores them. `each`: from one preference per row, `[row, task]`, to
+      `[row, task]`.
     """
 
-    def each(variables: Any, ids: jax.Array, numbers: jax.Array, rays: jax.Array) -> jax.Array:
+    def each(
+        variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
+    ) -> jax.Array:
         batch = {"categorical": ids, "numerical": numbers}
-        return model.apply(variables, batch, rays, False).astype(jnp.float32)
+        return model.apply(variables, batch, preferences, False).astype(jnp.float32)
 
-    def grid(variables: Any, ids: jax.Array, numbers: jax.Array, rays: jax.Array) -> jax.Array:
+    def grid(
+        variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
+    ) -> jax.Array:
         if not model.conditioned:
-            return each(variables, ids, numbers, rays[0])[None]
-        return each(variables, ids, numbers, rays[:, None, :])
+            return each(variables, ids, numbers, preferences[0])[None]
+        return each(variables, ids, numbers, preferences[:, None, :])
 
     return {"grid": grid, "each": each}
 

@@ -27,7 +27,7 @@ def predict_file(
     predictor: Predictor,
     source: Path,
     target: Path,
-    rays: np.ndarray,
+    preferences: np.ndarray,
     keep: Sequence[str] = (),
 ) -> int:
     """Writes the probabilities of all rows of a file, in its order.
@@ -39,7 +39,7 @@ def predict_file(
       predictor: A model.
       source: A `.csv`, `.csv.gz` or `.parquet` file.
       target: A `.parquet` or `.csv` file; it appears once complete.
-      rays: Preferences, `[ray, task]`.
+      preferences: Preferences, `[preference, task]`.
       keep: Columns of the input to copy, such as a row's id.
 
     Returns:
@@ -54,9 +54,9 @@ def predict_file(
         raise UserError(f"--output {target}: there is no folder {target.parent}; make it first")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"--output {target}: is the input; choose another file")
-    labels = [",".join(f"{weight:.4g}" for weight in ray) for ray in rays]
+    labels = [",".join(f"{weight:.4g}" for weight in preference) for preference in preferences]
     names = [
-        task if len(rays) == 1 else f"{task}@{label}"
+        task if len(preferences) == 1 else f"{task}@{label}"
         for label in labels
         for task in predictor.tasks
     ]
@@ -68,7 +68,7 @@ def predict_file(
         writer = None
         for table in _read(source, predictor, keep):
             encoded = predictor.preprocess(table, str(source), rows)
-            scores = predictor.predict_encoded(encoded, rays)
+            scores = predictor.predict_encoded(encoded, preferences)
             columns = {name: table[name] for name in keep}
             flat = scores.transpose(0, 2, 1).reshape(len(names), -1)
             columns |= {name: pa.array(values) for name, values in zip(names, flat, strict=True)}

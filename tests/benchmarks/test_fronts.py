@@ -24,7 +24,7 @@ def tiny(monkeypatch):
         fronts.DATASETS["synthetic_medium"],
         arguments=("synthetic", *ROWS),
         trunk=TINY_MODEL | {"model.num_experts": 2},
-        oracle_rays=3,
+        oracle_preferences=3,
     )
     monkeypatch.setattr(fronts, "DATASETS", {"synthetic_medium": dataset})
     monkeypatch.setattr(fronts, "GRID", 5)

@@ -100,9 +100,11 @@ def test_linear_fails_on_a_concave_front_and_chebyshev_does_not(name: str, reach
     # Exact minimisation over a fine grid of ZDT2's Pareto set: no optimiser to blame.
     front = jnp.asarray(PROBLEMS["zdt2"]().front, jnp.float32)
     objective = create_objective(name)
-    rays = jnp.stack([jnp.linspace(0.1, 0.9, 17), jnp.linspace(0.9, 0.1, 17)], axis=1)
-    value = jax.vmap(lambda ray, losses: objective.loss(losses, ray, None, ()), (None, 0))
-    best = front[jnp.argmin(jax.vmap(value, (0, None))(rays, front), axis=1)]
+    preferences = jnp.stack([jnp.linspace(0.1, 0.9, 17), jnp.linspace(0.9, 0.1, 17)], axis=1)
+    value = jax.vmap(
+        lambda preference, losses: objective.loss(losses, preference, None, ()), (None, 0)
+    )
+    best = front[jnp.argmin(jax.vmap(value, (0, None))(preferences, front), axis=1)]
     inside = (np.asarray(best) > 0.02).all(axis=1)
     assert inside.all() if reaches else not inside.any()
 

@@ -17,7 +17,7 @@ from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
-RAYS = np.array([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]])
+PREFERENCES = np.array([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]])
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +29,22 @@ def _logits_of_the_training_code(workdir, predictor, rows):
     trained = load_trained(workdir)
     encoded = predictor.preprocess(rows)
     batch = {"categorical": encoded.categorical, "numerical": encoded.numerical}
-    rays = jnp.asarray(RAYS, jnp.float32)
-    return np.asarray(make_score_fn(trained.network)(trained.variables, batch, rays))
+    preferences = jnp.asarray(PREFERENCES, jnp.float32)
+    return np.asarray(make_score_fn(trained.network)(trained.variables, batch, preferences))
 
 
 def test_predictions_are_those_of_the_training_code(exported_model, trained_run, rows):
     predictor = hyperrec_jax.load(exported_model)
-    probabilities = predictor.predict(rows, RAYS)
+    probabilities = predictor.predict(rows, PREFERENCES)
     logits = _logits_of_the_training_code(trained_run, predictor, rows)
     np.testing.assert_allclose(
         probabilities, (1 / (1 + np.exp(-logits))).swapaxes(1, 2), rtol=0, atol=1e-6
     )
     assert np.ptp(probabilities, axis=0).max() > 1e-4  # the preference arrives
     from_workdir = hyperrec_jax.load(trained_run)
-    np.testing.assert_allclose(from_workdir.predict(rows, RAYS), probabilities, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        from_workdir.predict(rows, PREFERENCES), probabilities, rtol=0, atol=1e-6
+    )
     one = predictor.predict(rows, [3, 7])
     np.testing.assert_allclose(one, probabilities[0], rtol=0, atol=1e-6)
     np.testing.assert_allclose(predictor.predict(rows), probabilities[1], rtol=0, atol=1e-6)
@@ -51,16 +53,16 @@ def test_predictions_are_those_of_the_training_code(exported_model, trained_run,
 def test_a_preference_a_row_is_as_a_preference_for_all(exported_model, rows):
     predictor = hyperrec_jax.load(exported_model)
     encoded = predictor.preprocess(rows)
-    choice = np.arange(len(rows)) % len(RAYS)
-    mixed = predictor.predict_each(encoded, RAYS[choice].astype(np.float32))
-    expected = predictor.predict(rows, RAYS)[choice, np.arange(len(rows))]
+    choice = np.arange(len(rows)) % len(PREFERENCES)
+    mixed = predictor.predict_each(encoded, PREFERENCES[choice].astype(np.float32))
+    expected = predictor.predict(rows, PREFERENCES)[choice, np.arange(len(rows))]
     np.testing.assert_allclose(mixed, expected, rtol=0, atol=1e-6)
 
 
 def test_results_do_not_depend_on_the_rows_beside(exported_model, rows):
     predictor = hyperrec_jax.load(exported_model)
-    whole = predictor.predict(rows, RAYS[0])
-    single = np.concatenate([predictor.predict(rows[i : i + 1], RAYS[0]) for i in range(5)])
+    whole = predictor.predict(rows, PREFERENCES[0])
+    single = np.concatenate([predictor.predict(rows[i : i + 1], PREFERENCES[0]) for i in range(5)])
     np.testing.assert_allclose(single, whole[:5], rtol=0, atol=1e-6)
 
 
@@ -70,7 +72,7 @@ def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
     export(tmp_path / "run", tmp_path / "model")
     predictor = hyperrec_jax.load(tmp_path / "model")
     assert not predictor.conditioned
-    probabilities = predictor.predict(rows, RAYS)
+    probabilities = predictor.predict(rows, PREFERENCES)
     logits = _logits_of_the_training_code(tmp_path / "run", predictor, rows)
     expected = (1 / (1 + np.exp(-logits[0]))).T
     np.testing.assert_allclose(probabilities, np.stack([expected] * 3), rtol=0, atol=1e-6)

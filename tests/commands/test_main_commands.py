@@ -124,7 +124,7 @@ def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
 
 
 def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, trained, tmp_path):
-    path = tmp_path / "rays.csv"
+    path = tmp_path / "preferences.csv"
     path.write_text("3,1\n0,1\n")
     for index, value in enumerate(["3,1;0,1", path]):
         output = tmp_path / str(index)

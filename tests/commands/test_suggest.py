@@ -19,13 +19,13 @@ TASKS = ("click", "buy")
 def make_front(auc, tasks=TASKS):
     auc = np.asarray(auc, float)
     first = np.linspace(0.9, 0.1, len(auc))
-    rays = np.stack([first, *[(1 - first) / (len(tasks) - 1)] * (len(tasks) - 1)], axis=1)
+    preferences = np.stack([first, *[(1 - first) / (len(tasks) - 1)] * (len(tasks) - 1)], axis=1)
     return {
         "tasks": tasks,
         "preferences": [
-            {f"preference/{task}": weight for task, weight in zip(tasks, ray, strict=True)}
+            {f"preference/{task}": weight for task, weight in zip(tasks, preference, strict=True)}
             | {f"auc/{task}": value for task, value in zip(tasks, values, strict=True)}
-            for ray, values in zip(rays, auc, strict=True)
+            for preference, values in zip(preferences, auc, strict=True)
         ],
     }
 

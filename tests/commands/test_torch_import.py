@@ -189,12 +189,14 @@ def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_
         ],
         axis=1,
     )
-    ray = np.array([0.25, 0.75], np.float32)
+    preference = np.array([0.25, 0.75], np.float32)
     with torch.no_grad():
         expected = reference(
-            torch.from_numpy(raw), torch.from_numpy(np.array(batch["numerical"])), torch.tensor(ray)
+            torch.from_numpy(raw),
+            torch.from_numpy(np.array(batch["numerical"])),
+            torch.tensor(preference),
         )
-    logits = trained.network.apply(trained.variables, batch, ray, False)
+    logits = trained.network.apply(trained.variables, batch, preference, False)
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
     _run_all_commands(tmp_path / "run", store, tmp_path)

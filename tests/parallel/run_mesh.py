@@ -128,8 +128,8 @@ def _score(training: Parts, store: Store, workdir: Path) -> dict[str, Any]:
         batch_size=ROWS_A_DEVICE * jax.device_count(),
     )
     auc = [
-        [metrics.auc(*pair) for pair in zip(scores.labels, ray, strict=True)]
-        for ray in scores.logits
+        [metrics.auc(*pair) for pair in zip(scores.labels, preference, strict=True)]
+        for preference in scores.logits
     ]
     return {"auc": auc, "logits": _bits(scores.logits)}
 

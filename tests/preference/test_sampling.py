@@ -1,4 +1,4 @@
-"""Rays: samplers, grids and what a user types."""
+"""Preferences: samplers, grids and what a user types."""
 
 import math
 

@@ -57,16 +57,21 @@ def test_a_list_is_a_search_in_the_order_of_the_weighted_log_odds(
     explorer, trained, small_store, preprocess
 ):
     split = small_store.split("test")
-    rays = np.array([[0.9, 0.1], [0.5, 0.5]])
+    preferences = np.array([[0.9, 0.1], [0.5, 0.5]])
     scores = score_split(
-        make_score_fn(trained.network), trained.variables, split, rays, trained.mesh, batch_size=256
+        make_score_fn(trained.network),
+        trained.variables,
+        split,
+        preferences,
+        trained.mesh,
+        batch_size=256,
     )
     for search in (0, 3):
         rows = explorer.searches[search]
         groups = split.groups(0, len(split))
         assert (np.flatnonzero(groups == groups[rows[0]]) == rows).all()
-        shown = explorer.at(rays[0], search)["list"]
-        fused = (rays[0][:, None] * scores.logits[0][:, rows]).sum(axis=0)
+        shown = explorer.at(preferences[0], search)["list"]
+        fused = (preferences[0][:, None] * scores.logits[0][:, rows]).sum(axis=0)
         order = rows[np.argsort(-fused)]
         probabilities = 1 / (1 + np.exp(-scores.logits[0][:, order].T))
         np.testing.assert_allclose(

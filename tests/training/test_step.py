@@ -92,7 +92,7 @@ OBJECTIVES = [
     ("epo", {"train__preferences": 1}),
     ("hypervolume", {"train__preferences": 6, "normaliser__name": "entropy"}),
 ]
-"""One of each kind: one ray, several, a ray a row, from gradients, over all rays at once."""
+"""One of each kind: one preference, several, one per row, from gradients, over all at once."""
 
 
 @pytest.mark.parametrize(("name", "options"), OBJECTIVES)
@@ -213,8 +213,8 @@ def test_gradients_are_compared_at_the_experts_outputs(small_run):
     (embedded, experts), stats = apply(state.batch_stats, batch, method="encode")
 
     def losses(experts):
-        ray = jnp.array([0.5, 0.5])
-        logits, _ = apply(stats["batch_stats"], (embedded, experts), ray, method="decode")
+        preference = jnp.array([0.5, 0.5])
+        logits, _ = apply(stats["batch_stats"], (embedded, experts), preference, method="decode")
         labels = batch["labels"].astype(jnp.float32)
         return optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=0)
 
@@ -226,15 +226,15 @@ def test_gradients_are_compared_at_the_experts_outputs(small_run):
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_marks_where_its_tasks_meet(name):
     model, batch = create_model(name, options=SMALL, **SHAPES), _small_batch()
-    rngs, ray = jax.random.key(0), jnp.full(2, 0.5)
-    variables = jax.eval_shape(lambda: model.init(rngs, batch, ray, False))
+    rngs, preference = jax.random.key(0), jnp.full(2, 0.5)
+    variables = jax.eval_shape(lambda: model.init(rngs, batch, preference, False))
     assert "perturbations" not in variables
 
     def marked(variables):
         mutable = ["batch_stats", "perturbations"]
-        return model.apply(variables, batch, ray, True, rngs={"dropout": rngs}, mutable=mutable)[1][
-            "perturbations"
-        ]
+        return model.apply(
+            variables, batch, preference, True, rngs={"dropout": rngs}, mutable=mutable
+        )[1]["perturbations"]
 
     shared = jax.tree.leaves(jax.eval_shape(marked, variables))
     assert all(leaf.shape[-2] == 32 for leaf in shared)

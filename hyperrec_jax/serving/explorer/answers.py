@@ -77,12 +77,19 @@ class Explorer:
             inputs
         )
         decode = jax.jit(
-            lambda features, ray: model.apply(variables, features, ray, False, method="decode")
+            lambda features, preference: model.apply(
+                variables, features, preference, False, method="decode"
+            )
         )
-        self._score = lambda ray: np.asarray(decode(features, jnp.asarray(ray)), np.float32)
-        rays = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
-        scores = Scores(np.stack([self._score(ray).T for ray in rays]), self._batch["labels"].T)
-        self.front: Front = evaluate_front(scores, split, self.tasks, rays)
+        self._score = lambda preference: np.asarray(
+            decode(features, jnp.asarray(preference)), np.float32
+        )
+        preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
+        scores = Scores(
+            np.stack([self._score(preference).T for preference in preferences]),
+            self._batch["labels"].T,
+        )
+        self.front: Front = evaluate_front(scores, split, self.tasks, preferences)
         self._equal = self._score(np.full(len(self.tasks), 1 / len(self.tasks), np.float32))
 
     def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def create_app(explorer: Explorer) -> Starlette:
     def at(request: Request) -> Response:
         try:
             weights = request.query_params.get("preference", "").split(",")
-            ray = normalise(np.array(weights, np.float64), len(explorer.tasks), "preference")
+            preference = normalise(np.array(weights, np.float64), len(explorer.tasks), "preference")
             search = int(request.query_params.get("search", "0"))
-            return JSONResponse(explorer.at(ray, search))
+            return JSONResponse(explorer.at(preference, search))
         except (UserError, ValueError) as error:
             return JSONResponse({"error": str(error)[:MESSAGE]}, 422)
 
