@@ -4,8 +4,9 @@
 
 Every variant is one model for all preferences, trained on synthetic data of low, medium and high
 conflict and, with `--data`, on the census. The oracle is a plain mixture of experts with the same
-trunk, trained apart for each preference (`benchmarks/oracle.py`). Where the trunk can serve every
-task at once nothing trades off; the synthetic models therefore hand their towers one number per row.
+trunk, trained apart for each preference (`benchmarks/oracle.py`). Where the trunk can serve
+every task at once nothing trades off; the synthetic models therefore hand their towers one number
+per row.
 
 Complete runs are read, not repeated: start the same command again after a stop. Validation rows
 select the epoch; all figures are of the test rows, from a grid of 25 preferences, the mean over the
@@ -41,6 +42,7 @@ from benchmarks.stores import open_or_prepare
 from hyperrec_jax import models
 from hyperrec_jax.commands import cli
 from hyperrec_jax.config import defaults
+from hyperrec_jax.config.overrides import overridden
 from hyperrec_jax.data import files
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
@@ -231,13 +233,11 @@ def make_config(overrides: Overrides, trunk: Overrides, seed: int) -> dict[str, 
     """The nested config of a variant on a trunk; options that its model lacks are left out."""
     config = defaults.get_config(overrides.get("preset", "default"))
     changes = trunk | {key: value for key, value in overrides.items() if key != "preset"}
-    config.update_from_flattened_dict(changes | {"seed": seed, "train.patience": 0})
-    config.train.grid = 5
-    known = models.model_options(config.model.name)
-    for option in list(config.model):
-        if option != "name" and option not in known:
-            del config.model[option]
-    return config.to_dict()
+    settings = {"seed": seed, "train.patience": 0, "train.grid": 5}
+    result = overridden(config.to_dict(), changes | settings)
+    known = {"name", *models.model_options(result["model"]["name"])}
+    result["model"] = {key: value for key, value in result["model"].items() if key in known}
+    return result
 
 
 def run(name: str, dataset: str, seed: int, store: Store, folder: Path) -> Run:
