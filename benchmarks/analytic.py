@@ -103,7 +103,7 @@ def run(problem: Problem, objective: Objective, steps: int, seeds: int) -> Resul
 
 
 def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Answer:
-    """Trains one network a seed, side by side.
+    """Trains one network per seed, side by side.
 
     Returns:
       `answer(preferences [preference, task]) -> losses [seed, preference, task]`.

@@ -84,7 +84,7 @@ class Dataset:
       arguments: Of `hyperrec prepare`.
       trunk: Overrides that all models share.
       oracle_preferences: Models of the oracle.
-      together: Of these trained side by side.
+      together: How many of these are trained side by side.
     """
 
     arguments: tuple[str, ...]

@@ -40,8 +40,8 @@ def write_store(
 
     Args:
       path: Folder of the store.
-      rows: Of the training split.
-      other_rows: Of the validation and of the test split.
+      rows: Number of rows of the training split.
+      other_rows: Number of rows of the validation split, and of the test split.
       field_sizes: Ids of each field; id 0, of values never seen, is not drawn.
       num_numerical: Numbers a row.
       num_tasks: Labels a row.

@@ -28,7 +28,7 @@ class JaxRunner:
 
     Args:
       store_path: The data.
-      overrides: Of the config, by dotted key.
+      overrides: Values that the config gets, by dotted key.
       threads: Not read: XLA takes the cores that the process may use.
     """
 
@@ -181,7 +181,7 @@ class JaxRunner:
 
 
 def _product_flops(jaxpr: Any) -> float:
-    """Of all `dot_general` in a jaxpr, those of its sub-expressions included."""
+    """Operations of all `dot_general` in a jaxpr, those of its sub-expressions included."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":

@@ -36,7 +36,7 @@ class Piece(NamedTuple):
     Attributes:
       name: What it computes.
       seconds: A step.
-      share: Of the step's time, in [0, 1].
+      share: Part of the step's time, in [0, 1].
     """
 
     name: str

@@ -102,7 +102,7 @@ class Result:
     Attributes:
       auc: A task, at equal weights for a model that takes a preference.
       log_loss: Likewise.
-      hypervolume: Of the whole grid.
+      hypervolume: Hypervolume of the whole grid.
       parameters: Number of trained parameters.
       rows_per_second: Median over the training calls.
     """

@@ -145,7 +145,7 @@ def disturb(
 
 
 def _last_step(folder: Path) -> int:
-    """Of the log, whose end alone is read."""
+    """The last step in the log, whose end alone is read."""
     try:
         with (folder / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 2048))

@@ -58,8 +58,9 @@ class Settings:
       dim, bottom, tower, experts: The model.
       product: Side of the square matrices whose product is the limit.
       growth: By dimension, the values that it takes.
-      vocabularies: Of lazy Adam, `(fields, ids of each, embedding width)`; other fields stay small.
-      variants: Of the accelerator's epoch, `(compute_dtype, batch size, steps a dispatch)`.
+      vocabularies: Cases for lazy Adam, `(fields, ids of each, embedding width)`; other fields stay
+        small.
+      variants: Cases for an accelerator's epoch, `(compute_dtype, batch size, steps per call)`.
       processes: Whether each system has a process of its own.
     """
 
@@ -102,7 +103,7 @@ class Settings:
     processes: bool = True
 
     def overrides(self, **others: Any) -> dict[str, Any]:
-        """Of the config, by dotted key; `__` stands for the dot in a keyword."""
+        """Values of the config by dotted key; `__` in a keyword stands for the dot."""
         return {
             "model.embedding_dim": self.dim,
             "model.bottom_widths": self.bottom,
@@ -113,7 +114,7 @@ class Settings:
         } | {key.replace("__", "."): value for key, value in others.items()}
 
     def peer_options(self, **others: Any) -> dict[str, Any]:
-        """Of the peer's model."""
+        """The options of the peer's model."""
         return {
             "dim": self.dim,
             "bottom": self.bottom,
@@ -153,7 +154,7 @@ class Bench:
     Args:
       settings: Sizes.
       folder: For generated data.
-      threads: Of each system.
+      threads: Number of threads of each system.
       output: The Markdown file; pictures go beside it.
     """
 

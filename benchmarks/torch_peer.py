@@ -101,7 +101,7 @@ class TorchRunner:
       folder: Holds `train.csv` and `test.csv`.
       source: A key of `SOURCES`. From memory, Adam is PyTorch's fused one too.
       batch_size: Rows a step.
-      options: Of the model: `dim`, `bottom`, `tower`, `experts`, `rate`.
+      options: Options of the model: `dim`, `bottom`, `tower`, `experts`, `rate`.
       threads: Of PyTorch.
     """
 

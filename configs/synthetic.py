@@ -13,8 +13,8 @@ from hyperrec_jax.config import defaults
 def get_config(preset: str = "default") -> ConfigDict:
     config = defaults.get_config(preset)
     config.data.store = "data/synthetic"
-    # One number a row between experts and towers: a wide trunk serves both tasks at once, and there
-    # is then nothing to prefer. With this one they compete, and the preference decides.
+    # One number per row between experts and towers: a wide trunk serves both goals at once, and
+    # there is then nothing to prefer. With this one they compete, and the preference decides.
     config.model.bottom_widths = (32, 1)
     config.model.embedding_dim = 8
     config.model.tower_widths = (16,)

@@ -128,7 +128,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         """Calls a part's constructor.
 
         Args:
-          name: Of the part.
+          name: Name of the part.
           *args: What all parts of the kind take.
           **options: The options of this one, and what comes from the data.
 

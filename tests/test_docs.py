@@ -1,5 +1,6 @@
 """The documentation says what is there: links, commands, keys, options, code."""
 
+import argparse
 import importlib.util
 import inspect
 import re
@@ -12,6 +13,7 @@ from hyperrec_jax import models
 from hyperrec_jax.commands.main import COMMANDS
 from hyperrec_jax.config.catalogue import REGISTRIES, common_options
 from hyperrec_jax.config.sections import known_keys
+from hyperrec_jax.data.sources.registry import SOURCES
 from hyperrec_jax.preference import objectives
 from tests.conftest import ROOT
 
@@ -28,7 +30,7 @@ def fenced(page: str, language: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Of the headings, as GitHub and MkDocs make them."""
+    """The anchors of the headings, as GitHub and MkDocs make them."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {
         re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings
@@ -103,6 +105,12 @@ def test_commands_exist_and_take_the_options(page: str) -> None:
             source += (ROOT / "hyperrec_jax" / "parallel" / "distributed.py").read_text("utf-8")
         if "parse_flags(" in source or "split_overrides(" in source:
             source += '"set" "import"'
+        if command == "prepare":  # the options of a source are its own
+            parser = argparse.ArgumentParser()
+            SOURCES.create(line[found.end() :].split()[0]).add_arguments(parser)
+            source += " ".join(
+                f'"{name}"' for each in parser._actions for name in each.option_strings
+            )
         for option in re.findall(r"--([a-z][\w-]*)(?![\w.-])", line[found.end() :]):
             names = (f'"--{option}"', f'"{option}"', f'"{option.replace("-", "_")}"')
             assert any(name in source for name in names), f"{page}: {line}: --{option}"

@@ -1,8 +1,8 @@
 """Scores raw rows of any number: `hyperrec predict --workdir DIR --input FILE ...`.
 
 Rows stream from CSV or Parquet to Parquet or CSV a few megabytes at a time, under one preference or
-several; memory does not grow with their number. The columns written are those of --keep, then one a
-task: `click`, or `click@0.3,0.7` for each of several preferences.
+several; memory does not grow with their number. The columns written are those of --keep, then
+one for each goal: `click`, or `click@0.3,0.7` for each of several preferences.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preference",
         help="a weight for each task, as 0.3,0.7; several with ; between them, or a CSV file with "
-        "one a line (default: equal weights)",
+        "one per line (default: equal weights)",
     )
     parser.add_argument("--output", type=Path, required=True, help=".parquet or .csv to write")
     parser.add_argument(

@@ -19,7 +19,7 @@ class Chunk:
     """Some rows of a file or a frame; each accessor checks what it returns.
 
     Attributes:
-      name: Of the file, for messages.
+      name: Name of the file, for messages.
       start: Row number of the first row (rows count from 0 here, from 1 in messages).
       batch: The parsed columns.
       advice: What to do about a value that is refused.
@@ -73,7 +73,7 @@ class Chunk:
 
         Args:
           columns: Names.
-          dtype: Of the result.
+          dtype: Type of the result.
           missing: What stands for a missing number, for the columns that may have any.
 
         Raises:

@@ -80,8 +80,8 @@ def fitted(schema: Schema, statistics: Sequence[Statistics]) -> Schema:
     """The schema with the options of its goals that come from the training labels.
 
     Args:
-      schema: Of a store that is being written.
-      statistics: Of each goal's training labels.
+      schema: Schema of a store that is being written.
+      statistics: Statistics of each goal's training labels.
 
     Raises:
       UserError: The labels leave nothing to learn.
@@ -109,7 +109,7 @@ def hide_outside(labels: np.ndarray, goals: Sequence[GoalField]) -> np.ndarray:
 
     Args:
       labels: `[row, goal]`, float.
-      goals: Of the columns.
+      goals: The goal of each column.
 
     Returns:
       A new array in which such labels are NaN. A goal whose own `where` leaves a row out is not

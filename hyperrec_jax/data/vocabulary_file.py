@@ -15,7 +15,7 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
 
     Args:
       path: The file.
-      schema: Of the model; a field of `size` ids has `size - 1` values.
+      schema: Schema of the model; a field of `size` ids has `size - 1` values.
       checksum: CRC-32 of the file that the model was trained with; None where none was kept.
 
     Raises:

@@ -116,7 +116,7 @@ class Metric:
         """A value of the metric as a number to minimise, to choose an epoch or a run by.
 
         Args:
-          value: Of the metric.
+          value: Value of the metric.
 
         Returns:
           Infinite where the value is NaN; for a ratio the distance of its logarithm from 0.
@@ -193,7 +193,7 @@ class Goal(ABC):
         """The goal with the options filled in that come from the training labels.
 
         Args:
-          statistics: Of the training labels.
+          statistics: Statistics of the training labels.
 
         Returns:
           The goal itself if it needs none. Its fields are plain numbers, fit to be stored.
@@ -242,7 +242,7 @@ class RowGoal(Goal):
         """Outputs of the best constant prediction: the biases to start training from.
 
         Args:
-          statistics: Of the training labels.
+          statistics: Statistics of the training labels.
 
         Returns:
           `[outputs]`, finite.
@@ -258,7 +258,8 @@ class RowGoal(Goal):
         A model's loss over this is 1 where the features tell it nothing.
 
         Args:
-          statistics: Of any labels; exact if they hold every distinct label (see `Statistics.of`).
+          statistics: Statistics of any labels; exact if they hold every distinct label (see
+            `Statistics.of`).
 
         Returns:
           Float64; not above 0 only where the labels leave nothing to predict.

@@ -191,7 +191,7 @@ def preference_share(model: MultiTaskModel, params: Mapping[str, Any]) -> float:
     adapters or towers, and anchors; not what they change.
 
     Args:
-      model: Of this registry.
+      model: A model of this registry.
       params: Its parameters.
     """
     total = dependent = 0

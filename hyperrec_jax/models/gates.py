@@ -49,7 +49,7 @@ class Gate(nn.Module):
       depth: Number of layers.
       hidden_relu: Whether ReLU stands between the layers; the original has nothing there.
       rate: Dropout of generated parameters.
-      dtype: Of activations and products.
+      dtype: Type of activations and products.
     """
 
     num_experts: int

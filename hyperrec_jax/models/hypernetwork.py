@@ -43,7 +43,7 @@ class GeneratedLinear(nn.Module):
       features: Outputs.
       rate: Dropout of the generated parameters; one draw per batch, shared by all its
         preferences.
-      dtype: Of activations and products.
+      dtype: Type of activations and products.
     """
 
     features: int

@@ -18,7 +18,7 @@ class PLE(MultiTaskModel):
 
     Attributes:
       num_shared_experts: Shared experts a level.
-      num_task_experts: Own experts of each task a level.
+      num_task_experts: Own experts of each task on each level.
     """
 
     num_shared_experts: Count = 4

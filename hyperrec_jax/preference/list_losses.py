@@ -100,7 +100,8 @@ def list_softmax(
 
     Args:
       scores: `[..., list, item]`.
-      gains: Of one goal, `[list, item]`; with preferences of each goal, `[list, item, goal]`.
+      gains: Gains of one goal, `[list, item]`; where preferences are given, those of each goal,
+        `[list, item, goal]`.
       mask: Which items exist, `[list, item]`.
       preferences: Weights of the goals, `[..., goal]` with the leading axes of the scores; or one
         for each list, `[..., list, goal]`.
@@ -136,7 +137,8 @@ def lambda_ndcg(
 
     Args:
       scores: `[..., list, item]`.
-      gains: Of one goal, `[list, item]`; with preferences of each goal, `[list, item, goal]`.
+      gains: Gains of one goal, `[list, item]`; where preferences are given, those of each goal,
+        `[list, item, goal]`.
       mask: Which items exist, `[list, item]`.
       preferences: Weights of the goals, `[..., goal]` with the leading axes of the scores; or one
         for each list, `[..., list, goal]`.
@@ -186,11 +188,13 @@ def approx_ndcg(
 
     Args:
       scores: `[..., list, item]`.
-      gains: Of one goal, `[list, item]`; with preferences of each goal, `[list, item, goal]`.
+      gains: Gains of one goal, `[list, item]`; where preferences are given, those of each goal,
+        `[list, item, goal]`.
       mask: Which items exist, `[list, item]`.
       preferences: Weights of the goals, `[..., goal]` with the leading axes of the scores; or one
         for each list, `[..., list, goal]`.
-      temperature: Of the sigmoids, above 0; towards 0 the loss becomes that of the metric itself.
+      temperature: Temperature of the sigmoids, above 0; towards 0 the loss becomes that of the
+        metric itself.
       k: Number of ranks that count, at least 1, the limit as smooth as the ranks; all if None.
 
     Returns:

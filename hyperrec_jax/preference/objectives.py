@@ -42,7 +42,7 @@ class Objective:
       directed: Whether the direction of the losses from their origin matters, which must then stay
         where it is.
       init: `init(num_tasks) -> state`, a pytree; empty for most.
-      update: `update(state, task_losses [task]) -> state`, once a step.
+      update: `update(state, task_losses [task]) -> state`, once per step.
     """
 
     loss: Callable[[Array, Array, Array | None, Any], Array]

@@ -32,7 +32,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Writes `model.json` with a checksum of each other file, and one over itself.
 
     Args:
-      folder: Of the model; the other files are in it.
+      folder: Folder of the model; the other files are in it.
       manifest: What the model is, JSON-serialisable.
     """
     checksums = {name: file_checksum(folder / name) for name in FILES}

@@ -134,7 +134,7 @@ class _Text:
             except ValueError as error:  # NaN, or an integer of thousands of digits
                 self.fail(str(error).partition(";")[0])
             else:
-                # Of a number the piece may have a part only.
+                # The piece may end within a number.
                 if whole or end < len(piece) or piece[-1] in '"]}':
                     self._move(self._at + end)
                     return value

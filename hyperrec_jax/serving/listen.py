@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
         Args:
           app: The application.
           limits: How it ends; the other limits are the application's.
-          log_level: Of uvicorn's messages.
+          log_level: Level of uvicorn's messages.
         """
         # uvicorn's own limit_concurrency is not used: it would turn away /healthz as well.
         super().__init__(

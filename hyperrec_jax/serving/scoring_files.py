@@ -32,7 +32,7 @@ def predict_file(
 ) -> int:
     """Writes the probabilities of all rows of a file, in its order.
 
-    The columns are those of `keep`, then one a task: `click`, or `click@0.3,0.7` for each of
+    The columns are those of `keep`, then one per task: `click`, or `click@0.3,0.7` for each of
     several preferences.
 
     Args:

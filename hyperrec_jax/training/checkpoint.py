@@ -37,7 +37,7 @@ class Progress:
       best_step: Its step.
       stale: Evaluations since then.
       finished: Whether the run has ended, by its length or by early stopping.
-      data_fingerprint: Of the store that the run reads.
+      data_fingerprint: Fingerprint of the store that the run reads.
     """
 
     epoch: int = 0

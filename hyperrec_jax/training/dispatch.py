@@ -41,8 +41,8 @@ def make_dispatch(step: Step, shardings: Any = None) -> Callable[..., Any]:
 
     Args:
       step: From `make_step`.
-      shardings: Of the state that comes out, a pytree; with those that go in, calls never compile
-        anew for a placement that the compiler chose.
+      shardings: Shardings of the state that comes out, a pytree; with those that go in, calls never
+        compile anew for a placement that the compiler chose.
     """
 
     def dispatch(

@@ -31,8 +31,8 @@ class Hook:
 
         Args:
           done: Steps trained so far.
-          metrics: Of the steps of the call, NumPy arrays with a leading axis of steps.
-          rows_per_second: Over the call.
+          metrics: Metrics of the steps of the call, NumPy arrays with a leading axis of steps.
+          rows_per_second: Rows per second over the call.
         """
 
     def due(self, before: int, done: int) -> bool:

@@ -31,7 +31,7 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
     """A step whose optimizer is lazy on fields of many ids, if the run has any; else the step.
 
     Args:
-      step: Of a run, with an optimizer that treats each element by itself.
+      step: Step of a run, with an optimizer that treats each element by itself.
       run: Its option `optimizer.lazy_rows` is the number of ids at which a field becomes lazy, if
         it also has more ids than a batch has rows; 0 turns this off.
 

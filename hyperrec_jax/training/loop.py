@@ -117,7 +117,7 @@ def check_finite(first: int, metrics: StepMetrics, per_epoch: int) -> None:
 
     Args:
       first: Number of the first of the steps.
-      metrics: Of some steps, with a leading axis.
+      metrics: Metrics of some steps, with a leading axis.
       per_epoch: Steps in an epoch.
 
     Raises:

@@ -15,7 +15,7 @@ def adapted(loss: BatchLoss) -> BatchLoss:
     step is the model's `inner_learning_rate`.
 
     Args:
-      loss: Of a batch, as `step.batch_loss`.
+      loss: Loss of a batch, as `step.batch_loss`.
     """
 
     def query_loss(

@@ -74,10 +74,10 @@ def tune(
 
     Args:
       config: What the trials start from, with the keys of `configs/base.py`.
-      folder: Of the study.
+      folder: Folder of the study.
       ranges: What to search.
       trials: Trials in all, those that are done included.
-      metrics: Of the validation record, to maximise.
+      metrics: Metrics of the validation record, to maximise.
 
     Returns:
       The `optuna.Study`.

@@ -4,7 +4,7 @@ Nothing is written into a folder before all that could refuse it has been checke
 
 config.json      the config, defaults written out  checkpoints/  the latest states
 versions.json    packages, Python, devices         best/         the selected state
-metrics.jsonl    a line a logged step or epoch     evaluation/   what evaluate wrote
+metrics.jsonl    one line per logged step or epoch evaluation/   what evaluate wrote
 schema.json      what the model reads,             vocabulary.arrow  the values behind the ids
                  the data's fingerprint            lock          held while a process trains
 """

@@ -153,7 +153,7 @@ def test_pcgrad_draws_a_new_order_each_step() -> None:
 
 
 def test_hypervolume_spreads_preferences_to_their_sides() -> None:
-    # Gradient descent on points of the front (x^2, (1 - x)^2) itself, one a preference.
+    # Gradient descent on points of the front (x^2, (1 - x)^2) itself, one per preference.
     preferences = jnp.asarray(evaluation_grid(2, 8), jnp.float32)
     objective = create_objective("hypervolume")
 

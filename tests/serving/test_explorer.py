@@ -203,7 +203,7 @@ def test_no_rows_are_refused(tmp_path):
 def test_a_model_without_preference_is_refused(trained, preprocess, small_store):
     config = tiny_config(small_store, model__name="sharedbottom")
     model = create_model(config, small_store.schema)
-    other = dataclasses.replace(trained, model=model, config=config)
+    other = dataclasses.replace(trained, network=model, config=config)
     with pytest.raises(UserError, match="model sharedbottom takes no preference"):
         Explorer(other, preprocess, small_store, "test", 100)
 

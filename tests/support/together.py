@@ -28,8 +28,8 @@ class Together:
         """Starts them.
 
         Args:
-          commands: Arguments of Python, a process each.
-          environment: Of all, or of each.
+          commands: Arguments of Python, for one process each.
+          environment: Variables of the environment of all, or of each.
         """
         environments = (
             [environment] * len(commands) if isinstance(environment, Mapping) else environment

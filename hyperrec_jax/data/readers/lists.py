@@ -15,7 +15,7 @@ batch, where buckets hold lists of like length (and so users of like habits) tog
 How a batch is a pure function of the step: the lengths are packed once, into batches that every
 epoch has alike, and each epoch fills each place with another list of that length. Lengths that few
 lists have share their places with those that are a little longer, so that their lists change
-company, too; such a place may have a few rows to spare. Each list comes exactly once an epoch,
+company, too; such a place may have a few rows to spare. Each list comes exactly once per epoch,
 every epoch has the same number of steps, and nothing has to be replayed to resume.
 """
 
@@ -126,15 +126,15 @@ class ListRows:
 
 
 class ListReader:
-    """Shuffled training batches of whole lists: each list exactly once an epoch.
+    """Shuffled training batches of whole lists: each list exactly once per epoch.
 
     Rows are split over processes as they lie in the global batch, so that a list may lie across two
-    processes: a loss of global arrays sees it whole, for the price of one score a row.
+    processes: a loss of global arrays sees it whole, for the price of one score per row.
 
     Args:
       split: The training rows, with groups.
       batch_size: Rows of a global batch, padding included.
-      seed: Of the order.
+      seed: Seed of the order.
       max_items: Longest list of a batch; None for that of the longest list.
       longer: What becomes of a list of more than `max_items` rows: `"cut"` takes a random choice of
         its rows, another one every epoch, and logs how many lists that concerns; `"refuse"` raises.

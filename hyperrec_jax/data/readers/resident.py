@@ -34,7 +34,7 @@ class ResidentReader:
     Args:
       split: The training rows.
       batch_size: Rows of a global batch.
-      seed: Of the order.
+      seed: Seed of the order.
       mesh: Devices, from `training.sharding.make_mesh`; a batch is split over its `data` axis.
       numerical_dtype: In which the numericals are kept; with `bfloat16` in place of `float32`
         AliExpress takes half the memory, and a model that computes in it sees no difference.

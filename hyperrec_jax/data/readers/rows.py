@@ -36,7 +36,7 @@ class Reader(Protocol):
 
 
 class TrainingReader:
-    """Shuffled training batches: each row at most once an epoch, in another order every epoch.
+    """Shuffled training batches: each row at most once per epoch, in another order every epoch.
 
     Block shuffle: an epoch visits blocks of 64 neighbouring rows in a random order, and the rows of
     every window of about 131,072 visited rows (some 2,048 blocks from all over the split) in a
@@ -46,7 +46,7 @@ class TrainingReader:
     Args:
       split: The training rows.
       batch_size: Rows of a global batch.
-      seed: Of the order.
+      seed: Seed of the order.
       process_index: Which part of each global batch to read.
       process_count: Number of processes that share a global batch.
 

@@ -6,8 +6,8 @@ rank in e-commerce by exploiting task relationships in the label space", CIKM 20
 Two forms are read and give the same store:
 
 - The raw release: `aliexpress_US_datasets.zip`, or the `us_user_train.zip`, `us_item_train.zip`,
-  `us_user_test.zip`, `us_item_test.zip` in it, or the CSV files in those. A user file has a row a
-  search (33 columns), an item file a row an impression (49 columns), neither has a header, and
+  `us_user_test.zip`, `us_item_test.zip` in it, or the CSV files in those. A user file has one row
+  per search (33 columns), an item file one per impression (49 columns), neither has a header, and
   both begin with the search id, on which they are joined.
 - The processed form of multi-task libraries: `train.csv` and `test.csv` with a header.
 """
@@ -176,7 +176,7 @@ class _Users:
     """The rows of a user file, on disk, found by search id.
 
     The file is parsed once into two plain matrices; nothing but the search ids and their order (24
-    bytes a search while they are sorted) is ever in memory at once.
+    bytes per search while they are sorted) is ever in memory at once.
     """
 
     def __init__(self, text: TextFile, folder: Path):

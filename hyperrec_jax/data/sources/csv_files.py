@@ -102,7 +102,7 @@ def read_parquet(path: Path, columns: Sequence[str], name: str) -> Iterator[Chun
     Args:
       path: The file.
       columns: Names.
-      name: Of the file, for messages.
+      name: Name of the file, for messages.
 
     Raises:
       UserError: The file is damaged, has no rows, or lacks a column.

@@ -49,7 +49,7 @@ class Description:
     """The columns of a user's own data.
 
     Attributes:
-      name: Of the store.
+      name: Name of the store.
       files: The files of each split; empty for a frame.
       test_fraction: Share of the training groups for a test split that is not among the files.
       categorical: Columns of ids.

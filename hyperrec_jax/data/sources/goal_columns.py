@@ -54,7 +54,7 @@ def long_form(path: Path, entries: Sequence[Any]) -> tuple[GoalColumn, ...]:
     """The goals of the key `goals` of a description.
 
     Args:
-      path: Of the description, for messages.
+      path: Path of the description, for messages.
       entries: Mappings with `name` and, if they are needed, `kind` (binary by default), `column`
         (the name by default), `where` and the options of the kind.
 

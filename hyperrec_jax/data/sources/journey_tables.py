@@ -93,7 +93,7 @@ class Journey:
         Where a store promotes one in several ways, the codes that sort last count: 0 is none.
 
         Args:
-          week: Of the year.
+          week: Number of the week in the year.
           stores: Their ids, repeated or not.
 
         Returns:

@@ -69,7 +69,7 @@ def tables_folder(arguments: argparse.Namespace, name: str) -> Path:
 
     Args:
       arguments: Parsed arguments, with `tables` and `output`.
-      name: Of the source, for the default.
+      name: Name of the source, for the default.
     """
     output = arguments.output or Path("data") / name
     return Path(arguments.tables or output.with_name(f"{output.name}_tables"))

@@ -47,7 +47,7 @@ class SyntheticOptions:
       conflict: 0 (the tasks agree) to 1 (they contradict each other).
       click_rate: Share of clicks among impressions, in (0, 1).
       conversion_rate: Share of conversions among impressions, below `click_rate`.
-      seed: Of everything; the same options give the same rows, bit for bit.
+      seed: Seed of everything random; the same options give the same rows, bit for bit.
     """
 
     rows: int = 200_000
@@ -169,7 +169,7 @@ class _World:
         self, rng: np.random.Generator, searches: int, owner: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores [row, 2], ids [row, field], numbers [row, number]; `owner` [row] is the search of
-        each row, one row a search by default."""
+        each row, one row per search by default."""
         owner = np.arange(searches) if owner is None else owner
         user_ids, user_numbers = self._user.draw(rng, searches)
         item_ids, item_numbers = self._item.draw(rng, len(owner))

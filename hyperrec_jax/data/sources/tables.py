@@ -71,7 +71,7 @@ def write_description(folder: Path, comment: str, values: Mapping[str, Any]) -> 
     """Writes the description that `csv_source` reads.
 
     Args:
-      folder: Of the tables.
+      folder: Folder of the tables.
       comment: Its first lines: what the columns are that the description does not name.
       values: Its keys, as `csv_files.SCHEMA_EXAMPLE` shows them.
     """

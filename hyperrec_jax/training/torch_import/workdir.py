@@ -30,7 +30,7 @@ def import_checkpoint(
       checkpoint: A `state_dict` that the original saved with `torch.save`.
       store: Data with the vocabulary of raw ids that the original's table is indexed by.
       workdir: The folder to make.
-      config: Of the model that the checkpoint holds.
+      config: Config of the model that the checkpoint holds.
       raw_field_sizes: See `convert`.
 
     Raises:

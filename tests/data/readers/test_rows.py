@@ -49,7 +49,7 @@ def test_no_visible_order_is_left():
     order = reader.rows(0, reader.steps_per_epoch).ravel()
     # About 1 / sqrt(number of blocks in a window) for a shuffle of blocks.
     assert abs(np.corrcoef(np.arange(rows), order)[0, 1]) < 0.05
-    # Of the neighbours in the split two a million would stay neighbours by chance.
+    # By chance two in a million of the neighbours in the split would stay neighbours.
     assert np.mean(np.abs(np.diff(order)) == 1) < 1e-4
     # A batch holds rows from all over the split: its mean is that of a random sample.
     means = order.reshape(-1, 1000).mean(1) / rows
