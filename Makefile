@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast lint clean
 
 demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write the report.
 	$(BIN)/hyperrec prepare synthetic --output data/synthetic
@@ -12,6 +12,9 @@ demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write
 
 test: $(VENV)/installed-dev lint ## Lint, type-check and test.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-fast: $(VENV)/installed-dev ## The tests of mathematics, texts and files; no training, no processes.
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from hyperrec_jax import fit, load, plot, prepare, suggest_preference
 from hyperrec_jax.errors import UserError
 from tests.conftest import ROOT, TINY_MODEL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def frame(small_store):

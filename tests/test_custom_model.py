@@ -10,6 +10,8 @@ import pytest
 
 from hyperrec_jax.models import create_model, model_options
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "custom_model.py"
 
 

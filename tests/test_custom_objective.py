@@ -14,6 +14,8 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.objectives import create_objective
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = str(ROOT / "examples" / "custom_objective.py")
 TINY = (
     "model.embedding_dim=4",

@@ -17,6 +17,8 @@ from hyperrec_jax.data.sources.registry import SOURCES
 from hyperrec_jax.preference import objectives
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "model.embedding_dim=4",
     "model.bottom_widths=[8]",

@@ -15,6 +15,8 @@ from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.scoring import Scores
 from tests.conftest import TINY_MODEL
 
+pytestmark = pytest.mark.slow
+
 ROWS = ("--rows", "3000", "--test-rows", "1000")
 
 

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import fuzz
 from hyperrec_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_few_examples_of_every_target(tmp_path, capsys):
     assert fuzz.main(["--examples", "4", "--output", str(tmp_path / "fuzz.md")]) == 0

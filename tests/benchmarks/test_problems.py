@@ -13,6 +13,8 @@ from benchmarks.problems import PROBLEMS, Problem
 from hyperrec_jax.evaluation import pareto
 from hyperrec_jax.preference.objectives import create_objective
 
+pytestmark = pytest.mark.slow
+
 VOLUMES = {  # of the continuous front, from references 1, 1.1 and 2
     "parabolas": (0.8333, 1.0433, 3.8333),
     "fonseca_fleming": (0.3421, 0.5521, 3.3421),

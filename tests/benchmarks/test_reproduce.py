@@ -9,6 +9,8 @@ import pytest
 from benchmarks import reproduce
 from hyperrec_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def _result(shift):
     return reproduce.Result([0.93 + shift, 0.99], [0.15, 0.1], 0.92 + shift, 1234, 5000.0)

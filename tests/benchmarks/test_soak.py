@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import soak
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_last_step_of_a_log_that_is_being_written(tmp_path):
     assert soak._last_step(tmp_path) == 0

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import speed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path):

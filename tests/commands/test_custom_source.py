@@ -3,8 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from hyperrec_jax.data.store import Store
 from tests.conftest import write_own_data
+
+pytestmark = pytest.mark.slow
 
 SOURCE = """
 from hyperrec_jax.data.sources.csv_files import csv_source

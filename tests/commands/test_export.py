@@ -17,6 +17,8 @@ from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 PREFERENCES = np.array([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]])
 
 

@@ -22,6 +22,8 @@ from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
 from tests.conftest import ROOT, write_own_data
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--config.model.embedding_dim=4",
     "--config.model.bottom_widths=(8,)",
@@ -92,9 +94,11 @@ def test_evaluate_writes_the_front(command, trained):
         "evaluate.py", "--workdir", trained, "--grid", 7, "--ranking", "weights"
     ).stdout
     assert "hypervolume" in output
-    assert "trade" in output
     folder = trained / "evaluation" / "test"
     front = json.loads((folder / "front.json").read_text())
+    verdicts = {True: "the preference trades off", False: "no trade-off beyond noise"}
+    assert verdicts[front["trade_off"]["found"]] in output
+    assert verdicts[not front["trade_off"]["found"]] not in output
     assert len(front["preferences"]) == 7
     assert front["tasks"] == ["click", "buy"]
     assert 0.6 < front["preferences"][0]["auc/click"] < 1  # the preference for clicks

@@ -19,6 +19,8 @@ from hyperrec_jax.errors import UserError, needs_extra
 from tests.conftest import ROOT
 from tests.training.test_workdir import tree
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "predict": predict_command.main,
     "export": export_command.main,

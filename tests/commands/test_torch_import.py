@@ -21,6 +21,8 @@ from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.models.torch_reference import REFERENCES
 
+pytestmark = pytest.mark.slow
+
 RAW_SIZES, NUMERICAL = (5, 9), 3
 VOCABULARIES = [[4, 2], [0, 8, 5, 7]]  # raw ids in the order of ids 1, 2, ...
 EXPERTS = {

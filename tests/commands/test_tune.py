@@ -11,6 +11,8 @@ from hyperrec_jax.training.log import read_metrics
 from hyperrec_jax.training.tune import DEFAULT_RANGES, Range, summary, tune
 from tests.conftest import ROOT, tiny_config
 
+pytestmark = pytest.mark.slow
+
 RANGES = (
     Range.parse("optimizer.learning_rate=1e-4:1e-2:log"),
     Range.parse("sampler.name=dirichlet,stratified"),

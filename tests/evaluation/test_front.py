@@ -20,6 +20,8 @@ from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 PREFERENCES = np.stack([np.linspace(0.05, 0.95, 11), 1 - np.linspace(0.05, 0.95, 11)], axis=1)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import torch
 from torch.func import functional_call
 
@@ -18,6 +19,8 @@ from hyperrec_jax.training.state import init_state
 from hyperrec_jax.training.torch_import.convert import convert
 from tests.models.test_parity import NUMERICAL, ROWS, SIZES, VOCABULARIES, make_model
 from tests.models.torch_reference import MetaHeac
+
+pytestmark = pytest.mark.slow
 
 INNER_LEARNING_RATE = 0.5  # large enough for the second order to show
 LEARNING_RATE = 1.0

@@ -11,6 +11,8 @@ from hyperrec_jax.config.presets import model_options
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model, model_names
 
+pytestmark = pytest.mark.slow
+
 SIZES, NUMERICAL, ROWS = (3, 7), 2, 8
 SMALL = {
     "embedding_dim": 4,

@@ -12,6 +12,8 @@ from hyperrec_jax.models import create_model
 from hyperrec_jax.training.torch_import.convert import convert
 from tests.models.torch_reference import REFERENCES
 
+pytestmark = pytest.mark.slow
+
 SIZES, NUMERICAL, ROWS = (4, 9, 3), 5, 24
 VOCABULARIES = [list(range(1, size)) for size in SIZES]
 OPTIONS = {

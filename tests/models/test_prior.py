@@ -7,6 +7,8 @@ import pytest
 from hyperrec_jax.models import create_model
 from tests.conftest import TINY_EXPERTS
 
+pytestmark = pytest.mark.slow
+
 RATES = np.array([0.2, 0.01])
 
 

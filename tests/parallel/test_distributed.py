@@ -18,6 +18,8 @@ from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.support.together import Together, members, run_together
 
+pytestmark = pytest.mark.slow
+
 MODEL = [
     "--config.model.name=sharedbottom",
     "--config.model.embedding_dim=4",

@@ -15,6 +15,8 @@ from hyperrec_jax.parallel.tables import LARGE_TABLE_ROWS
 from tests.conftest import ROOT
 from tests.support.together import run_together
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
 
 

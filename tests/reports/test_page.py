@@ -18,6 +18,8 @@ from hyperrec_jax.reports.details import details, expert_use_of
 from hyperrec_jax.training.trained import load_trained
 from tests.models.test_models import make_model
 
+pytestmark = pytest.mark.slow
+
 NASTY = '<img src=x onerror="alert(1)">$_{'
 
 

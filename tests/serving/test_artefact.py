@@ -11,6 +11,8 @@ import hyperrec_jax
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.artefact import FILES, MANIFEST
 
+pytestmark = pytest.mark.slow
+
 
 def test_any_flipped_bit_is_refused_in_one_line(exported_model, tmp_path):
     """200 bits of all files, more of the manifest, each by itself."""

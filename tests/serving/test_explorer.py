@@ -22,6 +22,8 @@ from tests.commands.test_serve import Client
 from tests.conftest import tiny_config
 from tests.reports.test_page import browser  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def preprocess(small_store):

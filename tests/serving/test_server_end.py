@@ -17,6 +17,8 @@ from hyperrec_jax.commands import serve
 from hyperrec_jax.errors import UserError
 from tests.serving.test_server import BODY, read_answer
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("run_slow_server.py")
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n"
 

@@ -33,6 +33,8 @@ from hyperrec_jax.training.step import StepMetrics
 from tests.conftest import ROOT, tiny_config
 from tests.training.run_lazy_mesh import run as run_lazy
 
+pytestmark = pytest.mark.slow
+
 SIZES = (300, 5, 7)
 
 

@@ -22,6 +22,8 @@ from hyperrec_jax.training.step import StepMetrics
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @settings(deadline=None, max_examples=50)
 @given(

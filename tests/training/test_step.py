@@ -18,6 +18,8 @@ from hyperrec_jax.training.dispatch import make_dispatch, make_step
 from hyperrec_jax.training.state import init_state
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 def _batches(training, count):
     return {k: jnp.asarray(v) for k, v in training.reader.read(0, count).items()}

@@ -16,6 +16,8 @@ from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config, write_own_data
 
+pytestmark = pytest.mark.slow
+
 TREE = {"model__name": "sharedbottom", "train__epochs": 1, "train__checkpoint_every": 4}
 
 

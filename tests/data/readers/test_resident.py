@@ -15,6 +15,8 @@ from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def split(small_store):
