@@ -8,8 +8,8 @@ of preferences. One row for each objective and problem, each figure the mean ove
   IGD            mean distance from the true front to the nearest answer; "worst" over the seeds
   hypervolume    of the answers, in raw losses, from the reference point (1.1, ..., 1.1)
   % of true      the same, in per cent of the whole true front's
-  non-dominated  part of an evaluation grid of 25 preferences (28 for three tasks) on its own front
-  Spearman       of loss and weight over that grid, of the task that obeys least; -1 obeys
+  non-dominated  part of an evaluation grid of 25 preferences (28 for three goals) on its own front
+  Spearman       of loss and weight over that grid, of the goal that obeys least; -1 obeys
 """
 
 import argparse
@@ -56,7 +56,7 @@ Chosen on these very problems, so no test of them: the number of steps (of 2000 
 
 
 class Hypernetwork(nn.Module):
-    """Preference `[..., task]` to variables `[..., variable]` in (0, 1)."""
+    """Preference `[..., goal]` to variables `[..., variable]` in (0, 1)."""
 
     num_variables: int
 
@@ -106,7 +106,7 @@ def train(problem: Problem, objective: Objective, steps: int, seeds: int) -> Ans
     """Trains one network per seed, side by side.
 
     Returns:
-      `answer(preferences [preference, task]) -> losses [seed, preference, task]`.
+      `answer(preferences [preference, goal]) -> losses [seed, preference, goal]`.
     """
     network = Hypernetwork(problem.num_variables)
     sample = create_sampler("stratified", problem.num_tasks, concentration=1.0, corners=0.1)

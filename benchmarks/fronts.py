@@ -5,7 +5,7 @@
 Every variant is one model for all preferences, trained on synthetic data of low, medium and high
 conflict and, with `--data`, on the census. The oracle is a plain mixture of experts with the same
 trunk, trained apart for each preference (`benchmarks/oracle.py`). Where the trunk can serve
-every task at once nothing trades off; the synthetic models therefore hand their towers one number
+every goal at once nothing trades off; the synthetic models therefore hand their towers one number
 per row.
 
 Complete runs are read, not repeated: start the same command again after a stop. Validation rows
@@ -16,8 +16,8 @@ seeds:
                  cent of the oracle's; and the 95% interval of a paired bootstrap
   non-dominated  part of the grid, by AUC, by log loss, and by log loss where dominance must be
                  beyond noise
-  Spearman       of log loss and weight, of the task that obeys least; -1 obeys
-  covered        part of the oracle's range of log loss, of the task that it covers least
+  Spearman       of log loss and weight, of the goal that obeys least; -1 obeys
+  covered        part of the oracle's range of log loss, of the goal that it covers least
   time           of a training step, over that of the plain mixture of experts, both in turn
   share          of the parameters that depend on the preference
 """
@@ -98,7 +98,7 @@ DATASETS = {
         f"synthetic_{level}": Dataset(("synthetic", "--conflict", str(conflict)), NARROW, GRID, 25)
         for level, conflict in (("low", 0.1), ("medium", 0.5), ("high", 0.85))
     },
-    # The trunk of the original, which serves both tasks.
+    # The trunk of the original, which serves both goals.
     "synthetic_wide": Dataset(
         ("synthetic", "--conflict", "0.5"),
         {"model.num_experts": 6, "optimizer.learning_rate": 1e-3, "train.epochs": 3},
@@ -138,7 +138,7 @@ ABLATION: dict[str, Overrides] = {
     "+ no cosine, one preference per row": ORIGINAL
     | NO_COSINE
     | {"train.preferences": None, "train.preference_per_row": True},
-    "+ one gate per task": ORIGINAL | {"model.gate_scope": "per_task"},
+    "+ one gate per goal": ORIGINAL | {"model.gate_scope": "per_task"},
     "+ no dropout of generated weights": ORIGINAL | {"model.gate_dropout": 0.0},
     "+ softmax gate": ORIGINAL | {"model.gate_activation": "softmax"},
     "+ film on towers": ORIGINAL | {"model.tower_adapter": "film"},
@@ -180,7 +180,7 @@ CONDITIONINGS: dict[str, Overrides] = {
     "gate: depth 3": {"model.gate_depth": 3, "model.gate_hidden_relu": True},
     "gate: relu": {"model.gate_activation": "relu"},
     "gate: top 2": {"model.gate_activation": "top_k"},
-    "gate: one per task": {"model.gate_scope": "per_task"},
+    "gate: one per goal": {"model.gate_scope": "per_task"},
     "towers: low rank": {"model.tower_adapter": "low_rank"},
     "towers: read the preference": {
         "model.tower_adapter": "none",
@@ -204,7 +204,7 @@ PRODUCT: dict[str, Overrides] = {
 }
 VARIANTS |= PRODUCT
 GROUPS = {
-    "main": ("default", "gate: one per task", "original", "plain"),
+    "main": ("default", "gate: one per goal", "original", "plain"),
     "unconditioned": tuple(UNCONDITIONED),
     "ablation": tuple(ABLATION),
     "objectives": tuple(OBJECTIVES),
@@ -218,8 +218,8 @@ class Run:
     """One trained variant on the test rows.
 
     Attributes:
-      log_loss, auc: `[preference, task]`.
-      logits: `[preference, task, row]`.
+      log_loss, auc: `[preference, goal]`.
+      logits: `[preference, goal, row]`.
       share: Part of the parameters that depend on the preference.
     """
 
@@ -293,7 +293,7 @@ def _steps(config: dict[str, Any], store: Store) -> Callable[[], float]:
 
 
 def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
-    """Test logits `[preference, task, row]` of the models trained apart, trained or read.
+    """Test logits `[preference, goal, row]` of the models trained apart, trained or read.
 
     After the first seed only some preferences are trained, to tell the spread over seeds.
     """
@@ -311,7 +311,7 @@ def oracle(dataset: str, seed: int, store: Store, folder: Path) -> np.ndarray:
 
 
 def oracle_preferences(dataset: str, seed: int, num_tasks: int) -> np.ndarray:
-    """The preferences of the oracle's models, `[preference, task]`.
+    """The preferences of the oracle's models, `[preference, goal]`.
 
     All of them for the first seed; for each later one only both ends and the middle.
     """
@@ -324,10 +324,10 @@ class Oracle:
     """Models trained apart, on the test rows.
 
     Attributes:
-      labels: `[task, row]`.
-      preferences: Their preferences, `[preference, task]`.
-      log_loss, auc: `[preference, task]`.
-      samples: Log losses on the resamples of the bootstrap, `[resample, preference, task]`.
+      labels: `[goal, row]`.
+      preferences: Their preferences, `[preference, goal]`.
+      log_loss, auc: `[preference, goal]`.
+      samples: Log losses on the resamples of the bootstrap, `[resample, preference, goal]`.
       conflict: Whether the front is more than noise of training.
     """
 
@@ -340,12 +340,12 @@ class Oracle:
 
     @property
     def ends(self) -> np.ndarray:
-        """Losses of the first and the last model and, between, of what suits each other task."""
+        """Losses of the first and the last model and, between, of what suits each other goal."""
         return self.log_loss[self.log_loss.argmin(axis=0)]
 
 
 def volume(losses: np.ndarray, oracle: np.ndarray) -> float:
-    """Hypervolume of losses `[preference, task]`, where the oracle's `[model, task]` are 0 to 1."""
+    """Hypervolume of losses `[preference, goal]`, where the oracle's `[model, goal]` are 0 to 1."""
     best, span = oracle.min(axis=0), np.ptp(oracle, axis=0)
     return pareto.hypervolume((losses - best) / span, REFERENCE)
 
@@ -462,7 +462,7 @@ def section(dataset: str, rows: list[list[Any]], truth: Oracle, tasks: Sequence[
         )
     )
     verdict = (
-        "The tasks trade off"
+        "The goals trade off"
         if truth.conflict.found
         else "No trade-off beyond three deviations: an order of the preferences here is noise"
     )
@@ -484,7 +484,7 @@ def draw(fronts: dict[str, tuple[Oracle, dict[str, Run]]], path: Path) -> None:
         for name, style in (("default", "o"), ("original", "s"), ("plain", "*")):
             if name in runs:
                 axes.plot(*runs[name].auc[:, :2].T, style, markersize=5, alpha=0.8, label=name)
-        axes.set(xlabel="test AUC, task 1", ylabel="test AUC, task 2", title=dataset)
+        axes.set(xlabel="test AUC, goal 1", ylabel="test AUC, goal 2", title=dataset)
         axes.grid(alpha=0.3)
     panels[0].legend(loc="lower left", frameon=False)
     FigureCanvasAgg(figure).print_png(path)

@@ -123,7 +123,7 @@ class JaxRunner:
         """Trains from a peer's weights.
 
         Returns:
-          Task losses `[step, task]` and the preferences drawn `[step, task]`.
+          Goal losses `[step, goal]` and the preferences drawn `[step, goal]`.
         """
         model = self._training.model
         vocabularies = [range(1, size) for size in model.field_sizes]

@@ -28,11 +28,11 @@ def train_apart(
     Args:
       config: Config of an unconditioned model; its objective is the weighted sum of losses.
       store: Data.
-      preferences: `[preference, task]`.
+      preferences: `[preference, goal]`.
       together: Models side by side, as many as fit the memory.
 
     Returns:
-      Logits of the test rows, `[preference, task, row]`.
+      Logits of the test rows, `[preference, goal, row]`.
     """
     parts = [
         preferences[start : start + together] for start in range(0, len(preferences), together)

@@ -18,18 +18,18 @@ from hyperrec_jax.preference.grid import das_dennis
 
 Floats = NDArray[np.float64]
 CURVE = 20_001
-"""Points of a two-task front from which its hypervolume is taken."""
+"""Points of a two-goal front from which its hypervolume is taken."""
 
 
 class Problem(NamedTuple):
     """A problem of a few losses over a box.
 
     Attributes:
-      losses: `losses(x [variable]) -> [task]`, differentiable inside the box.
+      losses: `losses(x [variable]) -> [goal]`, differentiable inside the box.
       lower: Lower end of the box, the same for all variables.
       upper: Upper end of the box.
       num_variables: Number of variables.
-      front: Points of the true front, `[point, task]`.
+      front: Points of the true front, `[point, goal]`.
       shape: 'convex', 'concave' or 'disconnected'.
       volume: `volume(reference) -> ` the hypervolume of the whole true front from the reference
         point `(reference, ..., reference)`, 1 or more.

@@ -40,7 +40,7 @@ SOURCES = {
 ALIASES = {"census": "census_income"}
 FUNNELS = tuple(name for name in SOURCES if name.startswith("aliexpress"))
 FUNNEL_MODELS = ("esmm",)
-"""Models that take task 2 for an event after task 1; elsewhere they mean nothing."""
+"""Models that take goal 2 for an event after goal 1; elsewhere they mean nothing."""
 
 # AUC of click and of conversion among all impressions (CTCVR). Netherlands, Spain and France:
 # MTReclib; USA: Hyper-Recommendation.
@@ -100,7 +100,7 @@ class Result:
     """One trained model on the test rows.
 
     Attributes:
-      auc: A task, at equal weights for a model that takes a preference.
+      auc: AUC of each goal, at equal weights for a model that takes a preference.
       log_loss: Likewise.
       hypervolume: Hypervolume of the whole grid.
       parameters: Number of trained parameters.
@@ -124,7 +124,7 @@ def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespa
     config.optimizer.learning_rate = arguments.learning_rate
     if arguments.experts and "num_experts" in models.model_options(model):
         config.model.num_experts = arguments.experts
-    if arguments.experts and model == "ple":  # half shared, half a task's own, as MTReclib has it
+    if arguments.experts and model == "ple":  # half shared, half a goal's own, as MTReclib has it
         config.model.num_shared_experts = config.model.num_task_experts = arguments.experts // 2
     if not models.model_class(model).conditioned:
         config.objective.name = "uniform"

@@ -110,7 +110,7 @@ def _described(model: Path) -> str:
         parameters = sum(weights[name].size for name in weights.files)
     return (
         f"{predictor.config['model']['name']} of {parameters:,} parameters, "
-        f"{len(predictor.preprocess.column_types())} columns, {len(predictor.tasks)} tasks"
+        f"{len(predictor.preprocess.column_types())} columns, {len(predictor.tasks)} goals"
     )
 
 

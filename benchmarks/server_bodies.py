@@ -53,7 +53,7 @@ _NASTY = (
 def linear_predictor(
     before_scoring: Callable[[], object] = lambda: None,
 ) -> Predictor:
-    """A model of two fields, two numbers and two tasks that is no more than a sum of its inputs;
+    """A model of two fields, two numbers and two goals that is no more than a sum of its inputs;
     numbers beyond 1e19 overflow in it, as they do in a network.
 
     Args:

@@ -357,7 +357,7 @@ def curves_part(bench: Bench) -> str:
     return (
         f"## Loss curves\n\n{table(header, lines)}\n\n"
         f"{settings.curve_steps} steps from the same weights, on the same batches and preferences; "
-        f"the cross-entropy of each task.\n\n![Loss curves]({picture.name})"
+        f"the cross-entropy of each goal.\n\n![Loss curves]({picture.name})"
     )
 
 
@@ -376,7 +376,7 @@ def _draw_curves(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -
     ):
         for curve, name, style in zip(pair, ("PyTorch", "JAX"), ("-", "--"), strict=True):
             for task in range(curve.shape[1]):
-                axes.plot(curve[:, task], style, color=f"C{task}", label=f"task {task + 1}, {name}")
+                axes.plot(curve[:, task], style, color=f"C{task}", label=f"goal {task + 1}, {name}")
         axes.set(title=title, xlabel="step")
     axes.figure.axes[0].set_ylabel("cross-entropy")
     axes.legend()

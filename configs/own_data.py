@@ -1,4 +1,4 @@
-"""Your own logs: any number of tasks, described by a small schema file.
+"""Your own logs: any number of goals, described by a small schema file.
 
     hyperrec prepare csv --input shop.yaml --output data/own
     hyperrec train --config configs/own_data.py --workdir runs/own

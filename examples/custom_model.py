@@ -29,12 +29,12 @@ class WideAndDeep(MultiTaskModel):
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
-        """The linear model's logits `[batch, task]` and the bottom `[batch, width]`."""
+        """The linear model's logits `[batch, goal]` and the bottom `[batch, width]`."""
         x = self.embedding(batch)
         return self.linear(x), self.mark_shared(self.bottom(x, train)[0])
 
     def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`; a model that uses the preference sets `conditioned = True`."""
+        """Logits `[batch, goal]`; a model that uses the preference sets `conditioned = True`."""
         del preference
         linear, bottom = features
         deep = to_logits(self.towers(bottom, train))

@@ -53,7 +53,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "preferences",
         None,
         "Preferences of your own in place of the grid: '0.3,0.7;0.5,0.5', or a CSV file with one a "
-        "line. A preference has a weight for each task; it is normalised to sum 1.",
+        "line. A preference has a weight for each goal; it is normalised to sum 1.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -67,8 +67,8 @@ def _define_flags(values: flags.FlagValues) -> None:
         "ranking",
         None,
         ["weights", "learned"],
-        "Also rank each search (the data's group column) by one score for all tasks: NDCG@10, MAP "
-        "and grouped AUC of each task, in ranking.csv. weights: the preference's over calibrated "
+        "Also rank each search (the data's group column) by one score for all goals: NDCG@10, MAP "
+        "and grouped AUC of each goal, in ranking.csv. weights: the preference's over calibrated "
         "log-odds; learned: a head that the preference generates, fitted on the validation rows, "
         "in fusion.npz.",
         flag_values=values,

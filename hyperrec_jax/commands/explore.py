@@ -1,4 +1,4 @@
-"""A page with a slider per task: `hyperrec explore --workdir DIR`.
+"""A page with a slider per goal: `hyperrec explore --workdir DIR`.
 
 Metrics and the list of a chosen search follow the sliders; a goal moves them to the preference
 that `hyperrec suggest` picks. Only this machine reaches the page.

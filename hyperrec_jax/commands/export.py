@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = sum(path.stat().st_size for path in arguments.out.iterdir())
     manifest = json.loads((arguments.out / MANIFEST).read_text("utf-8"))
     print(
-        f"{arguments.out}: {size / 1e6:.1f} MB, tasks {', '.join(manifest['schema']['tasks'])}, "
+        f"{arguments.out}: {size / 1e6:.1f} MB, goals {', '.join(manifest['schema']['tasks'])}, "
         f"for {', '.join(PLATFORMS)}"
     )
     return 0

@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score a grid of preferences and write the front and a report"),
     "predict": ("predict", "score a file of raw rows under one or more preferences"),
     "suggest": ("suggest", "pick the preference of a front that serves a wish best"),
-    "explore": ("explore", "open a page with a slider for each task"),
+    "explore": ("explore", "open a page with a slider for each goal"),
     "export": ("export", "write a model that serves without the training code"),
     "serve": ("serve", "answer HTTP requests with an exported model"),
     "tune": ("tune", "search options with Optuna"),

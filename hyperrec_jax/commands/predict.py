@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--preference",
-        help="a weight for each task, as 0.3,0.7; several with ; between them, or a CSV file with "
+        help="a weight for each goal, as 0.3,0.7; several with ; between them, or a CSV file with "
         "one per line (default: equal weights)",
     )
     parser.add_argument("--output", type=Path, required=True, help=".parquet or .csv to write")

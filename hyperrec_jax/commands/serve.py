@@ -2,7 +2,7 @@
 
     POST /predict   {"rows": [{"item": "a", ...}, ...], "preference": [0.3, 0.7]}
                     -> {"tasks": ["click", "buy"], "scores": [[0.1, 0.02], ...]}
-                    the preference may also name its tasks, {"click": 0.3, "buy": 0.7}, and be left
+                    the preference may also name its goals, {"click": 0.3, "buy": 0.7}, and be left
                     out for equal weights; it may differ from request to request
     GET /healthz    {"status": "ok", ...} once the model is compiled
     GET /metrics    for Prometheus

@@ -47,7 +47,7 @@ class Train:
       batch_size: Rows of a global batch.
       epochs: Passes over the training rows.
       preferences: Preferences drawn for each batch; every row sees all of them. By default as many
-        as tasks, so that each row serves every task; 8 where the objective is not linear in the
+        as goals, so that each row serves every goal; 8 where the objective is not linear in the
         losses, 1 where it compares gradients.
       preference_per_row: Whether each row has a preference of its own instead. The objective must
         be linear in the losses, since each row's loss then stands alone.

@@ -14,8 +14,8 @@ class Bootstrap(NamedTuple):
     """Metrics of every preference on the same resamples of the rows.
 
     Attributes:
-      auc: `[resample, preference, task]`; NaN where a task is of one class only.
-      log_loss: `[resample, preference, task]`, nats.
+      auc: `[resample, preference, goal]`; NaN where a goal is of one class only.
+      log_loss: `[resample, preference, goal]`, nats.
     """
 
     auc: Floats
@@ -30,7 +30,7 @@ def bootstrap(
     resamples: int = 200,
     seed: int = 0,
 ) -> Bootstrap:
-    """Paired bootstrap: all preferences and tasks see the same resamples of the rows.
+    """Paired bootstrap: all preferences and goals see the same resamples of the rows.
 
     Differences between preferences are therefore far less noisy than each of them. A resample
     weights each row (or group) by a Poisson(1) draw (Chamandy et al. 2012), which needs no gather.
@@ -43,8 +43,8 @@ def bootstrap(
     memory for one more array of the size of the logits.
 
     Args:
-      labels: `[task, row]`.
-      logits: `[preference, task, row]`.
+      labels: `[goal, row]`.
+      logits: `[preference, goal, row]`.
       groups: The group of each row, `[row]`; whole groups (searches) are resampled then, since
         their rows are not independent.
       resamples: Number of resamples.
@@ -53,8 +53,8 @@ def bootstrap(
     truth, values = np.asarray(labels), np.asarray(logits)
     if values.ndim != 3 or values.shape[1:] != truth.shape:
         raise ValueError(
-            f"labels {truth.shape} must be [task, row], logits {values.shape} "
-            "[preference, task, row]"
+            f"labels {truth.shape} must be [goal, row], logits {values.shape} "
+            "[preference, goal, row]"
         )
     num_preferences, num_tasks, num_rows = values.shape
     truth = np.stack([binary(task) for task in truth])

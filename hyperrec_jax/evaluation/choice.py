@@ -2,13 +2,13 @@
 
 Goals, over the preferences of a front that `hyperrec evaluate` wrote:
 
-  best:buy               highest AUC of a task
+  best:buy               highest AUC of a goal
   best:buy,click=1%      the same, among those that lose at most 1 % of the best AUC of the other
-                         tasks that are named (click=0.01 is the absolute difference)
+                         goals that are named (click=0.01 is the absolute difference)
   knee                   the point farthest from the line (plane) between the ends of the front,
                          both scaled to their ranges (Das 1999, doi 10.1007/s001580050111)
   ratio:click=2,buy=1    normalised losses in this ratio: losses of 1 - AUC, scaled so that the best
-                         of each task is 0 and its worst 1
+                         of each goal is 0 and its worst 1
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ class Suggestion:
     """A preference and what it gives.
 
     Attributes:
-      tasks: Names of the tasks.
-      preference: Weight of each task, `[task]`.
-      auc: Its AUC, `[task]`.
-      best_auc: The best AUC that any preference has, `[task]`.
+      tasks: Names of the goals.
+      preference: Weight of each goal, `[goal]`.
+      auc: Its AUC, `[goal]`.
+      best_auc: The best AUC that any preference has, `[goal]`.
     """
 
     tasks: tuple[str, ...]
@@ -111,7 +111,7 @@ def _knee(tasks: tuple[str, ...], auc: np.ndarray, rest: str) -> int:
         raise UserError(f"--goal knee takes nothing after it, not {rest!r}")
     losses = _scaled_losses(auc)
     front = pareto.non_dominated(1 - auc)
-    # With every task scaled to [0, 1] the plane through the ends has the normal (1, ..., 1).
+    # With every goal scaled to [0, 1] the plane through the ends has the normal (1, ..., 1).
     return int(np.argmin(np.where(front, losses.sum(axis=1), math.inf)))
 
 
@@ -124,7 +124,7 @@ def _ratio(tasks: tuple[str, ...], auc: np.ndarray, rest: str) -> int:
     total = losses.sum(axis=1, keepdims=True)
     parts = np.divide(losses, total, out=np.full_like(losses, math.inf), where=total > 0)
     distance = np.abs(parts - target / target.sum()).sum(axis=1)
-    distance[total[:, 0] == 0] = 0  # best in every task: no ratio to keep
+    distance[total[:, 0] == 0] = 0  # best in every goal: no ratio to keep
     return int(np.argmin(np.where(pareto.non_dominated(1 - auc), distance, math.inf)))
 
 
@@ -136,7 +136,7 @@ _GOALS: dict[str, Callable[[tuple[str, ...], np.ndarray, str], int]] = {
 
 
 def _scaled_losses(auc: np.ndarray) -> np.ndarray:
-    """`1 - AUC` with the best of each task at 0 and the worst of the front at 1."""
+    """`1 - AUC` with the best of each goal at 0 and the worst of the front at 1."""
     best = auc.max(axis=0)
     span = best - auc[pareto.non_dominated(1 - auc)].min(axis=0)
     return np.divide(best - auc, span, out=np.zeros_like(auc), where=span > 0)
@@ -144,7 +144,7 @@ def _scaled_losses(auc: np.ndarray) -> np.ndarray:
 
 def _index(tasks: tuple[str, ...], task: str) -> int:
     if task not in tasks:
-        raise UserError(f"--goal: no task {task!r}; there are {', '.join(tasks)}")
+        raise UserError(f"--goal: no goal {task!r}; there are {', '.join(tasks)}")
     return tasks.index(task)
 
 

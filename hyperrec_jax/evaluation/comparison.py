@@ -26,12 +26,12 @@ class Comparison:
     Attributes:
       front: The front of the one model.
       others: The other models' fronts, by name; one point each where a model takes no preference.
-      regret: Log loss of the front where it weighs a task most, minus that of the other model that
-        is best in the task, `[task]`; negative where the front is better.
-      deviation: Its standard deviation over paired resamples of the rows, `[task]`; None without
+      regret: Log loss of the front where it weighs a goal most, minus that of the other model that
+        is best in the goal, `[goal]`; negative where the front is better.
+      deviation: Its standard deviation over paired resamples of the rows, `[goal]`; None without
         bootstrap.
-      covered: Part of the way between the others' ends that the front covers, `[task]` in [0, 1];
-        the end of a task is the point that is best in it. NaN where all ends are equally good.
+      covered: Part of the way between the others' ends that the front covers, `[goal]` in [0, 1];
+        the end of a goal is the point that is best in it. NaN where all ends are equally good.
     """
 
     front: Front
@@ -53,7 +53,7 @@ class Comparison:
         ]
 
     def regrets(self) -> dict[str, str]:
-        """The regret of each task as people read it, with its deviation if there is one."""
+        """The regret of each goal as people read it, with its deviation if there is one."""
         texts = {}
         for index, task in enumerate(self.front.tasks):
             texts[task] = f"{self.regret[index]:+.5f}"
@@ -85,7 +85,7 @@ def compare(front: Front, others: Mapping[str, Front]) -> Comparison:
       others: The fronts of other models, at least one, by name.
 
     Raises:
-      UserError: a front is of other rows or tasks.
+      UserError: a front is of other rows or goals.
     """
     for name, other in others.items():
         if (other.tasks, other.rows, other.positives) != (front.tasks, front.rows, front.positives):

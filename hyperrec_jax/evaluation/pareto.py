@@ -1,7 +1,7 @@
-"""Measures of a front: points `[point, task]` that are to be small in every task.
+"""Measures of a front: points `[point, goal]` that are to be small in every goal.
 
 A point dominates another if it is nowhere larger and somewhere smaller. Preferences follow
-the convention of the project: a high weight `r_i` asks for a low loss of task `i`. Every function
+the convention of the project: a high weight `r_i` asks for a low loss of goal `i`. Every function
 raises ValueError on shapes that do not fit and on NaN.
 """
 
@@ -54,7 +54,7 @@ def non_dominated(points: ArrayLike) -> Mask:
     """Whether no other point dominates the point; equal points do not dominate each other.
 
     Args:
-      points: `[point, task]`.
+      points: `[point, goal]`.
 
     Returns:
       `[point]`.
@@ -66,7 +66,7 @@ def dominated_beyond_noise(samples: ArrayLike, level: float = 0.95) -> Mask:
     """Whether one and the same other point dominates the point in most of paired samples.
 
     Args:
-      samples: The points on the resamples of `bootstrap`, `[resample, point, task]`.
+      samples: The points on the resamples of `bootstrap`, `[resample, point, goal]`.
       level: Part of the resamples that it takes, in (0, 1].
 
     Returns:
@@ -74,9 +74,9 @@ def dominated_beyond_noise(samples: ArrayLike, level: float = 0.95) -> Mask:
     """
     values = np.asarray(samples, np.float64)
     if values.ndim != 3 or np.isnan(values).any():
-        raise ValueError(f"samples {values.shape} must be [resample, point, task] without NaN")
+        raise ValueError(f"samples {values.shape} must be [resample, point, goal] without NaN")
     wins = np.zeros((values.shape[1],) * 2)
-    for sample in values:  # one resample at a time keeps memory at [point, point, task]
+    for sample in values:  # one resample at a time keeps memory at [point, point, goal]
         no_worse = (sample[:, None] <= sample).all(axis=-1)
         better = (sample[:, None] < sample).any(axis=-1)
         wins += no_worse & better
@@ -89,7 +89,7 @@ def non_dominated_fraction(
     """Part of the points that no other dominates.
 
     Args:
-      points: `[point, task]`.
+      points: `[point, goal]`.
       samples: As for `dominated_beyond_noise`; if given, a point counts as dominated only where it
         is so beyond noise.
       level: As for `dominated_beyond_noise`.
@@ -123,14 +123,14 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def preference_correlation(preferences: ArrayLike, losses: ArrayLike) -> Floats:
-    """Spearman correlation of each task's loss with its weight; -1 obeys the preference.
+    """Spearman correlation of each goal's loss with its weight; -1 obeys the preference.
 
     Args:
-      preferences: `[preference, task]`.
-      losses: `[preference, task]`.
+      preferences: `[preference, goal]`.
+      losses: `[preference, goal]`.
 
     Returns:
-      `[task]`, in [-1, 1]; NaN where weight or loss is constant.
+      `[goal]`, in [-1, 1]; NaN where weight or loss is constant.
     """
     weights, values = _weights_and_losses(preferences, losses)
     return np.array([spearman(*columns) for columns in zip(weights.T, values.T, strict=True)])
@@ -140,7 +140,7 @@ def spacing(points: ArrayLike) -> float:
     """Standard deviation of the city-block distance to the nearest other point (Schott 1995).
 
     Args:
-      points: `[point, task]`.
+      points: `[point, goal]`.
 
     Returns:
       At least 0, where 0 is an even front; NaN with fewer than three points.
@@ -154,10 +154,10 @@ def spacing(points: ArrayLike) -> float:
 
 
 def span(points: ArrayLike) -> float:
-    """The smallest, over tasks, of the range of the points.
+    """The smallest, over goals, of the range of the points.
 
     Args:
-      points: `[point, task]`.
+      points: `[point, goal]`.
     """
     return float(np.ptp(_points(points), axis=0).min())
 
@@ -166,11 +166,11 @@ def range_covered(points: ArrayLike, ends: ArrayLike) -> Floats:
     """Part of the way between the single-task ends that the points cover.
 
     Args:
-      points: `[point, task]`.
-      ends: Losses of the single-task optima: row `i` is best in task `i`, `[task, task]`.
+      points: `[point, goal]`.
+      ends: Losses of the single-task optima: row `i` is best in goal `i`, `[goal, goal]`.
 
     Returns:
-      `[task]`, in [0, 1]; NaN where the ends do not differ in the task.
+      `[goal]`, in [0, 1]; NaN where the ends do not differ in the goal.
     """
     values, best, worst = _points_and_ends(points, ends)
     inside = np.clip(values, best, np.maximum(best, worst))
@@ -184,8 +184,8 @@ def angle_to_preference(preferences: ArrayLike, losses: ArrayLike) -> Floats:
     This is where the weighted Chebyshev and the exact Pareto optimal solutions lie.
 
     Args:
-      preferences: `[preference, task]`.
-      losses: Normalised so that the best is near 0 in every task, `[preference, task]`.
+      preferences: `[preference, goal]`.
+      losses: Normalised so that the best is near 0 in every goal, `[preference, goal]`.
 
     Returns:
       `[preference]`, radians in [0, pi]; NaN where all losses are zero.
@@ -205,8 +205,8 @@ def inverted_generational_distance(points: ArrayLike, front: ArrayLike) -> float
     By moocore (Coello Coello and Reyes-Sierra 2004, with the exponent 1).
 
     Args:
-      points: `[point, task]`.
-      front: Points of the true front, `[point, task]`.
+      points: `[point, goal]`.
+      front: Points of the true front, `[point, goal]`.
     """
     return float(moocore.igd(_points(points), ref=_points(front)))
 
@@ -215,9 +215,9 @@ class Conflict(NamedTuple):
     """Whether there is a trade-off to be learned.
 
     Attributes:
-      span: Range of each task's loss along the oracle's front, `[task]`.
-      deviation: Standard deviation over seeds, `[task]`.
-      found: Whether the span exceeds the given multiple of the deviation in every task.
+      span: Range of each goal's loss along the oracle's front, `[goal]`.
+      deviation: Standard deviation over seeds, `[goal]`.
+      found: Whether the span exceeds the given multiple of the deviation in every goal.
     """
 
     span: Floats
@@ -229,16 +229,16 @@ def conflict_test(oracle: ArrayLike, multiple: float = 3.0) -> Conflict:
     """Tests whether the oracle's front is more than noise of training.
 
     The front is the non-dominated part of the losses averaged over seeds, since a model that is
-    worse in all tasks is no trade-off.
+    worse in all goals is no trade-off.
 
     Args:
       oracle: Losses of models trained apart, one for each preference and seed,
-        `[seed, preference, task]`; at least two seeds.
+        `[seed, preference, goal]`; at least two seeds.
       multiple: Standard deviations over seeds that the span must exceed.
     """
     values = np.asarray(oracle, np.float64)
     if values.ndim != 3 or len(values) < 2 or np.isnan(values).any():
-        raise ValueError(f"oracle {values.shape} must be [seed, preference, task], 2 seeds or more")
+        raise ValueError(f"oracle {values.shape} must be [seed, preference, goal], 2 seeds or more")
     mean = values.mean(axis=0)
     spans = np.ptp(mean[non_dominated(mean)], axis=0)
     deviation = np.sqrt(values.var(axis=0, ddof=1).mean(axis=0))
@@ -246,12 +246,12 @@ def conflict_test(oracle: ArrayLike, multiple: float = 3.0) -> Conflict:
 
 
 class TradeOff(NamedTuple):
-    """What a grid of preferences buys each task.
+    """What a grid of preferences buys each goal.
 
     Attributes:
-      gain: Loss of a task under the preference that weights it least minus that under the one that
-        weights it most, `[task]`; positive where weight helps.
-      deviation: Standard deviation of the gain over resamples of the rows, `[task]`.
+      gain: Loss of a goal under the preference that weights it least minus that under the one that
+        weights it most, `[goal]`; positive where weight helps.
+      deviation: Standard deviation of the gain over resamples of the rows, `[goal]`.
       found: Whether every gain exceeds the given multiple of its deviation.
     """
 
@@ -261,16 +261,16 @@ class TradeOff(NamedTuple):
 
 
 def trade_off(preferences: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
-    """Tells a front from noise: does a task's loss fall from its least to its greatest weight?
+    """Tells a front from noise: does a goal's loss fall from its least to its greatest weight?
 
     Args:
-      preferences: `[preference, task]`.
-      samples: Losses on the paired resamples of `bootstrap`, `[resample, preference, task]`.
+      preferences: `[preference, goal]`.
+      samples: Losses on the paired resamples of `bootstrap`, `[resample, preference, goal]`.
       multiple: Standard deviations that a gain must exceed.
     """
     weights, values = _points(preferences), np.asarray(samples, np.float64)
     if values.shape[1:] != weights.shape or np.isnan(values).any():
-        raise ValueError(f"samples {values.shape} must be [resample, preference, task] without NaN")
+        raise ValueError(f"samples {values.shape} must be [resample, preference, goal] without NaN")
     tasks = np.arange(weights.shape[1])
     least, most = weights.argmin(axis=0), weights.argmax(axis=0)
     gains = values[:, least, tasks] - values[:, most, tasks]
@@ -281,7 +281,7 @@ def trade_off(preferences: ArrayLike, samples: ArrayLike, multiple: float = 3.0)
 def _points(points: ArrayLike) -> Floats:
     values = np.asarray(points, np.float64)
     if values.ndim != 2 or 0 in values.shape or np.isnan(values).any():
-        raise ValueError(f"points {values.shape} must be [point, task], not empty, without NaN")
+        raise ValueError(f"points {values.shape} must be [point, goal], not empty, without NaN")
     return values
 
 
@@ -290,16 +290,16 @@ def _weights_and_losses(preferences: ArrayLike, losses: ArrayLike) -> tuple[Floa
     if weights.shape != values.shape:
         raise ValueError(
             f"preferences {weights.shape} and losses {values.shape} must be alike, "
-            "[preference, task]"
+            "[preference, goal]"
         )
     return weights, values
 
 
 def _points_and_ends(points: ArrayLike, ends: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Points, and for each task its loss at its own end and the worst over the ends."""
+    """Points, and for each goal its loss at its own end and the worst over the ends."""
     values, corners = _points(points), _points(ends)
     if corners.shape != (values.shape[1],) * 2:
-        raise ValueError(f"ends {corners.shape} must be [task, task], as points {values.shape}")
+        raise ValueError(f"ends {corners.shape} must be [goal, goal], as points {values.shape}")
     return values, np.diagonal(corners).copy(), corners.max(axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Adaptive information transfer multi-task (Xi et al. 2021, KDD), for tasks along a funnel."""
+"""Adaptive information transfer multi-task (Xi et al. 2021, KDD), for goals along a funnel."""
 
 import math
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from hyperrec_jax.models.logits import to_logits
 
 @register("aitm")
 class AITM(MultiTaskModel):
-    """Each task after the first attends to its own bottom and to what the one before passes on."""
+    """Each goal after the first attends to its own bottom and to what the one before passes on."""
 
     funnel: ClassVar[Literal["no", "usual", "needed"]] = "usual"
 
@@ -27,7 +27,7 @@ class AITM(MultiTaskModel):
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:
-        """Each task's representation, `[task, batch, width]`."""
+        """Each goal's representation, `[goal, batch, width]`."""
         bottoms = self.bottoms(self.mark_shared(self.embedding(batch)), train)
         chain = [bottoms[0]]
         for transfer, bottom in zip(self.transfers, bottoms[1:], strict=True):
@@ -41,6 +41,6 @@ class AITM(MultiTaskModel):
         return (weights * self.value(pair)).sum(axis=-2)
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(tuple(features), train))

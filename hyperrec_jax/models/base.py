@@ -24,7 +24,7 @@ PERTURBATIONS = "perturbations"
 
 
 class MultiTaskModel(nn.Module):
-    """What every model has: its inputs, its tasks and the sizes of embedding, bottom and tower.
+    """What every model has: its inputs, its goals and the sizes of embedding, bottom and tower.
 
     A subclass answers `encode(batch, train)`, all that does not depend on the preference, and
     `decode(features, preference, train)`, the logits. The defaults are those of MTReclib.
@@ -35,7 +35,7 @@ class MultiTaskModel(nn.Module):
       num_tasks: Number of binary labels.
       embedding_dim: Width of an embedded field.
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
-      tower_widths: Layer widths of a task's tower, before its one logit.
+      tower_widths: Layer widths of a goal's tower, before its one logit.
       dropout: Dropout rate after every hidden layer, in [0, 1).
       norm: Normalisation of hidden layers: over the batch, for each preference apart (`batch`) or
         for all preferences together (`pooled`), or over the layer.
@@ -76,25 +76,25 @@ class MultiTaskModel(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: Any, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, task]` from what `encode` returned.
+        """Logits `[..., batch, goal]` from what `encode` returned.
 
         Args:
           features: Output of `encode`.
-          preference: `[task]`, one preference for the batch; `[preference, 1, task]`, several of
-            them, each for all rows; or `[batch, task]`, one preference per row. Unconditioned
+          preference: `[goal]`, one preference for the batch; `[preference, 1, goal]`, several of
+            them, each for all rows; or `[batch, goal]`, one preference per row. Unconditioned
             models ignore it.
           train: Whether dropout and batch statistics are on.
         """
         raise NotImplementedError
 
     def __call__(self, batch: Batch, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, task]`; see `decode` for the forms of a preference."""
+        """Logits `[..., batch, goal]`; see `decode` for the forms of a preference."""
         return self.decode(self.encode(batch, train), preference, train)
 
     def mark_shared(self, x: Any, name: str = "shared") -> Any:
-        """Marks a representation at which the tasks meet, and returns it.
+        """Marks a representation at which the goals meet, and returns it.
 
-        Objectives that weigh the tasks by their gradients differentiate there, not at every
+        Objectives that weigh the goals by their gradients differentiate there, not at every
         shared parameter, as MGDA-UB does (Sener and Koltun 2018, arXiv 1810.04650). For all
         others this does nothing.
 
@@ -112,11 +112,11 @@ class MultiTaskModel(nn.Module):
         """Fresh parameters whose first predictions are the base rates, as nearly as the model can.
 
         A rare label otherwise spends the first steps on the bias alone (Lin et al. 2017,
-        arXiv 1708.02002). Models that share towers between tasks override or ignore it.
+        arXiv 1708.02002). Models that share towers between goals override or ignore it.
 
         Args:
           params: From `init`.
-          base_rates: Rate of positives of each task, `[task]`, in [0, 1].
+          base_rates: Rate of positives of each goal, `[goal]`, in [0, 1].
         """
         return self._with_output_bias(params, "towers", base_rates)
 
@@ -151,7 +151,7 @@ class MultiTaskModel(nn.Module):
         )
 
     def new_towers(self, copies: int | None = None, **options: Any) -> Bank:
-        """One tower for each task (or `copies` of them), each with one output."""
+        """One tower for each goal (or `copies` of them), each with one output."""
         return self.new_bank(copies or self.num_tasks, self.tower_widths, outputs=1, **options)
 
 
@@ -227,6 +227,6 @@ def create_model(
     if not field_sizes and not num_numerical:
         raise UserError(f"model {name!r} needs at least one categorical or numerical field")
     if num_tasks < 1:
-        raise UserError(f"model {name!r} needs at least one task, not {num_tasks}")
+        raise UserError(f"model {name!r} needs at least one goal, not {num_tasks}")
     values = MODELS.checked(name, options or {})
     return model(tuple(field_sizes), num_numerical, num_tasks, **values)

@@ -27,6 +27,6 @@ class Cosmos(MultiTaskModel):
         return self.embedding(batch)
 
     def decode(self, features: EmbeddedFeatures, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, task]`."""
+        """Logits `[..., batch, goal]`."""
         inputs = Joined((features, jnp.atleast_2d(preference).astype(features.dtype)))
         return to_logits(self.towers(self.mark_shared(self.bottom(inputs, train)[0]), train))

@@ -1,4 +1,4 @@
-"""Entire-space multi-task model (Ma et al. 2018, SIGIR), for tasks along a funnel."""
+"""Entire-space multi-task model (Ma et al. 2018, SIGIR), for goals along a funnel."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from hyperrec_jax.models.logits import product_logits, to_logits
 
 @register("esmm")
 class ESMM(MultiTaskModel):
-    """Shared embedding, one network for each task; a probability is a factor of all that follow.
+    """Shared embedding, one network for each goal; a probability is a factor of all that follow.
 
     With click and conversion the two networks give pCTR and pCVR, and the model answers with the
     logits of pCTR and of pCTCVR = pCTR * pCVR, which both have labels on all impressions.
@@ -31,10 +31,10 @@ class ESMM(MultiTaskModel):
         return super().with_prior(params, base_rates / np.maximum(before, 1e-6))
 
     def encode(self, batch: Batch, train: bool) -> Array:
-        """Each task's representation, `[task, batch, width]`."""
+        """Each goal's representation, `[goal, batch, width]`."""
         return self.bottoms(self.mark_shared(self.embedding(batch)), train)
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]` of the products up to each task."""
+        """Logits `[batch, goal]` of the products up to each goal."""
         del preference
         return product_logits(to_logits(self.towers(tuple(features), train)))

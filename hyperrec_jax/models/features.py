@@ -99,7 +99,7 @@ class Joined:
     """Inputs side by side, `[..., batch, sum of widths]`, not yet copied into one array.
 
     Stands where an array would in `joined @ kernel`; an input that many rows share, such as a
-    preference `[preference, 1, task]`, is multiplied once.
+    preference `[preference, 1, goal]`, is multiplied once.
 
     Attributes:
       parts: Inputs whose leading axes broadcast against one another.

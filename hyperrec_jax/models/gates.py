@@ -20,7 +20,7 @@ from hyperrec_jax.models.features import EmbeddedFeatures
 from hyperrec_jax.models.hypernetwork import GeneratedLinear
 
 POWER, FLOOR = 1.5, 0.05
-"""Anchors at the start: under softmax an expert of task `i` weighs `(r_i + FLOOR)^POWER`."""
+"""Anchors at the start: under softmax an expert of goal `i` weighs `(r_i + FLOOR)^POWER`."""
 
 Activation = Literal["relu", "softmax", "top_k"]
 
@@ -122,12 +122,12 @@ class AttentionGate(Gate):
 
 
 class Anchors(nn.Module):
-    """Logits `[..., 1 or batch, expert]` that tie each expert to a task.
+    """Logits `[..., 1 or batch, expert]` that tie each expert to a goal.
 
-    `log(1 + r / FLOOR) @ kernel`, where expert `e` begins with the logit of the task
+    `log(1 + r / FLOOR) @ kernel`, where expert `e` begins with the logit of the goal
     `i = e mod tasks`, POWER times the logarithm. Without it all experts and all preferences begin
-    alike, and where tasks conflict training ends in one compromise for every preference: no expert
-    gains from serving one task while all preferences use it. Of logits that are linear in the
+    alike, and where goals conflict training ends in one compromise for every preference: no expert
+    gains from serving one goal while all preferences use it. Of logits that are linear in the
     preference softmax is flat near the corners, and the order of the preferences there is left to
     chance.
 

@@ -13,7 +13,7 @@ from hyperrec_jax.models.initialisers import fan_in_uniform
 
 
 class PreferenceNetwork(nn.Module):
-    """The trunk of a hypernetwork: a preference `[..., task]` to a code `[..., 1 or batch, code]`.
+    """The trunk of a hypernetwork: a preference `[..., goal]` to a code `[..., 1 or batch, code]`.
 
     Attributes:
       widths: Widths of the layers; ReLU between them, none after the last.
@@ -91,7 +91,7 @@ class GeneratedVector(nn.Module):
 
     @nn.compact
     def __call__(self, preference: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """Codes `[..., chunk, code]` of preferences `[..., task]`, and what makes them vectors.
+        """Codes `[..., chunk, code]` of preferences `[..., goal]`, and what makes them vectors.
 
         The second step, `[..., chunk, code]` to `[..., size]`, is a pure function of its own, so
         that a caller with one preference per row need not hold all vectors at once.

@@ -6,7 +6,7 @@ from flax.typing import Array
 
 
 def to_logits(outputs: Array) -> Array:
-    """One output of each network of a bank, `[task, ..., batch, 1]`, as `[..., batch, task]`."""
+    """One output of each network of a bank, `[goal, ..., batch, 1]`, as `[..., batch, goal]`."""
     logits = jnp.moveaxis(outputs[..., 0], 0, -1)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

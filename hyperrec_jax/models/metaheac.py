@@ -17,7 +17,7 @@ from hyperrec_jax.options import Count, Rate
 
 @register("metaheac")
 class MetaHeac(MultiTaskModel):
-    """Experts and critics, both mixed by gates that read a task's embedding and the mean field.
+    """Experts and critics, both mixed by gates that read a goal's embedding and the mean field.
 
     Attributes:
       num_experts: Number of experts.
@@ -45,7 +45,7 @@ class MetaHeac(MultiTaskModel):
         self.critic_gate = Linear(self.num_critics, self.compute_dtype)
 
     def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
-        """All critics serve all tasks: they begin spread over the base rates, for gates to pick."""
+        """All critics serve all goals: they begin spread over the base rates, for gates to pick."""
         lowest, highest = np.clip([base_rates.min(), base_rates.max()], 1e-6, 1 - 1e-6)
         rates = np.geomspace(lowest, highest, self.num_critics)
         if self.output == "mean":
@@ -53,7 +53,7 @@ class MetaHeac(MultiTaskModel):
         return self._with_output_bias(params, "critics", rates)
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
-        """Each task's mixed experts `[task, batch, width]` and logits of its critics' weights."""
+        """Each goal's mixed experts `[goal, batch, width]` and logits of its critics' weights."""
         x = self.embedding(batch)
         experts = self.mark_shared(self.experts(x, train))
         fields = jnp.broadcast_to(x.mean(), (self.num_tasks, x.shape[0], self.embedding_dim))
@@ -64,11 +64,11 @@ class MetaHeac(MultiTaskModel):
         return mix(weights, experts), self.critic_gate(gate_input)
 
     def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]` of the mixed probabilities."""
+        """Logits `[batch, goal]` of the mixed probabilities."""
         del preference
         mixed, gates = features
         gates = nn.log_softmax(gates)
-        # A critic sees every task's representation, normalised apart; one task after another.
+        # A critic sees every goal's representation, normalised apart; one goal after another.
         critics = jnp.moveaxis(self.critics(mixed, train)[..., 0], 0, -1)
         log_positive = nn.logsumexp(gates + nn.log_sigmoid(critics), axis=-1)
         if self.output == "mean":

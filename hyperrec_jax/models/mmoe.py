@@ -12,7 +12,7 @@ from hyperrec_jax.options import Count
 
 @register("mmoe")
 class MMoE(MultiTaskModel):
-    """Experts mixed by one softmax gate for each task.
+    """Experts mixed by one softmax gate for each goal.
 
     Attributes:
       num_experts: Number of experts.
@@ -27,7 +27,7 @@ class MMoE(MultiTaskModel):
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:
-        """Each task's mixed experts, `[task, batch, width]`."""
+        """Each goal's mixed experts, `[goal, batch, width]`."""
         x = self.embedding(batch)
         experts = self.mark_shared(self.experts(x, train))
         weights = [nn.softmax(gate) for gate in self.gates(x, train)]
@@ -35,6 +35,6 @@ class MMoE(MultiTaskModel):
         return jnp.stack([mix(weight, experts) for weight in weights])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(tuple(features), train))

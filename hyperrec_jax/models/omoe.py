@@ -12,7 +12,7 @@ from hyperrec_jax.options import Count
 
 @register("omoe")
 class OMoE(MultiTaskModel):
-    """Experts mixed by one softmax gate for all tasks.
+    """Experts mixed by one softmax gate for all goals.
 
     Attributes:
       num_experts: Number of experts.
@@ -34,6 +34,6 @@ class OMoE(MultiTaskModel):
         return mix(weights, self.mark_shared(self.experts(x, train)))
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(features, train))

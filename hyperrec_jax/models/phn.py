@@ -53,7 +53,7 @@ class PHN(MultiTaskModel):
         return self.mark_shared(self.bottom(self.embedding(batch), train)[0])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, task]`."""
+        """Logits `[..., batch, goal]`."""
         del train
         codes, emit = self.generator(preference)
         if preference.ndim == 1:
@@ -69,7 +69,7 @@ class PHN(MultiTaskModel):
         return jax.lax.map(jax.checkpoint(one_row), (codes, features), batch_size=ROWS_AT_ONCE)
 
     def _towers(self, vector: Array, x: Array) -> Array:
-        """Logits `[batch, task]` of the network that a generated vector stands for."""
+        """Logits `[batch, goal]` of the network that a generated vector stands for."""
         start = 0
         for index, (width, out) in enumerate(self.shapes):
             stop = start + self.num_tasks * width * out

@@ -14,11 +14,11 @@ from hyperrec_jax.options import Count
 
 @register("ple")
 class PLE(MultiTaskModel):
-    """Levels of shared experts and of each task's own; a level is one layer of `bottom_widths`.
+    """Levels of shared experts and of each goal's own; a level is one layer of `bottom_widths`.
 
     Attributes:
       num_shared_experts: Shared experts a level.
-      num_task_experts: Own experts of each task on each level.
+      num_task_experts: Own experts of each goal on each level.
     """
 
     num_shared_experts: Count = 4
@@ -39,7 +39,7 @@ class PLE(MultiTaskModel):
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:
-        """Each task's representation after the last level, `[task, batch, width]`."""
+        """Each goal's representation after the last level, `[goal, batch, width]`."""
         own, last = self.num_task_experts, len(self.bottom_widths) - 1
         shared_input: Any = self.embedding(batch)
         task_inputs = (shared_input,) * self.num_tasks
@@ -61,6 +61,6 @@ class PLE(MultiTaskModel):
         return jnp.stack(task_inputs)
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(tuple(features), train))

@@ -31,18 +31,18 @@ class PoMoE(MultiTaskModel):
       gate: What the gate reads: `features` through generated layers, the `preference` alone,
         the features with logits shifted by the preference (`additive`), or the experts' outputs
         with a query from the preference (`attention`).
-      gate_scope: One gate for all tasks, or one for each task as in MMoE.
+      gate_scope: One gate for all goals, or one for each goal as in MMoE.
       gate_activation: Activation of the gate's output.
       gate_top_k: Number of experts that a row keeps under `top_k`.
       gate_depth: Layers of the gate.
       gate_hidden_relu: Whether ReLU stands between them.
-      gate_anchors: Whether each expert begins as the expert of one task; see `gates.Anchors`.
+      gate_anchors: Whether each expert begins as the expert of one goal; see `gates.Anchors`.
       gate_dropout: Dropout rate of the generated parameters, one draw per batch.
       expert_block: A layer after those of `bottom_widths` in each expert.
       expert_adapter: How the preference changes the experts' last layer; other than `none`, that
         layer runs once for each preference.
       tower_adapter: How the preference changes the towers' layers.
-      towers_alike: Whether all towers begin with the same parameters. Experts of different tasks
+      towers_alike: Whether all towers begin with the same parameters. Experts of different goals
         then learn to speak to them in one direction; where their signs differ, what they share
         cancels out in their mixture, and preferences between the ends serve nobody.
       adapter_rank: Rank of `low_rank` adapters.
@@ -120,7 +120,7 @@ class PoMoE(MultiTaskModel):
     def decode(
         self, features: tuple[EmbeddedFeatures, Array], preference: Array, train: bool
     ) -> Array:
-        """Logits `[..., batch, task]`: gates, mixed experts, towers."""
+        """Logits `[..., batch, goal]`: gates, mixed experts, towers."""
         x, experts = features
         code = self.preference_network(preference)
         if self.expert_adapter != "none":

@@ -1,4 +1,4 @@
-"""Shared bottom (Caruana 1997, Multitask Learning): one representation, one tower for each task."""
+"""Shared bottom (Caruana 1997, Multitask Learning): one representation, one tower for each goal."""
 
 from flax.typing import Array
 
@@ -8,7 +8,7 @@ from hyperrec_jax.models.logits import to_logits
 
 @register("sharedbottom")
 class SharedBottom(MultiTaskModel):
-    """One bottom for all tasks."""
+    """One bottom for all goals."""
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()
@@ -20,6 +20,6 @@ class SharedBottom(MultiTaskModel):
         return self.mark_shared(self.bottom(self.embedding(batch), train)[0])
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(features, train))

@@ -1,4 +1,4 @@
-"""Single task: one network for each task, nothing shared."""
+"""Single task: one network for each goal, nothing shared."""
 
 from flax.typing import Array
 
@@ -8,7 +8,7 @@ from hyperrec_jax.models.logits import to_logits
 
 @register("singletask")
 class SingleTask(MultiTaskModel):
-    """Embedding, bottom and tower of its own for every task."""
+    """Embedding, bottom and tower of its own for every goal."""
 
     def setup(self) -> None:
         self.embeddings = [self.new_embedding() for _ in range(self.num_tasks)]
@@ -16,11 +16,11 @@ class SingleTask(MultiTaskModel):
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:
-        """Each task's representation, `[task, batch, width]`."""
+        """Each goal's representation, `[goal, batch, width]`."""
         x = tuple(embedding(batch) for embedding in self.embeddings)
-        return self.mark_shared(self.bottoms(x, train))  # by no two tasks
+        return self.mark_shared(self.bottoms(x, train))  # by no two goals
 
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
-        """Logits `[batch, task]`."""
+        """Logits `[batch, goal]`."""
         del preference
         return to_logits(self.towers(tuple(features), train))

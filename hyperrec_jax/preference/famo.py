@@ -1,4 +1,4 @@
-"""FAMO: weights of the tasks that follow how fast the loss of each falls."""
+"""FAMO: weights of the goals that follow how fast the loss of each falls."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from hyperrec_jax.preference.objectives import TINY, Array, Objective, balanced,
 
 
 class FamoState(NamedTuple):
-    """Logits of the weights `[task]`, logs of the last losses `[task]`, steps, Adam's moments."""
+    """Logits of the weights `[goal]`, logs of the last losses `[goal]`, steps, Adam's moments."""
 
     logits: Array
     log_losses: Array
@@ -24,7 +24,7 @@ def famo(*, learning_rate: Positive = 0.025, decay: NotNegative = 0.001) -> Obje
     """Fast adaptive multi-task optimisation (Liu et al. 2023, arXiv 2306.03792).
 
     Weights `w_i ~ z_i / l_i`, `z = softmax(xi)`, and after each step Adam moves the logits xi along
-    the gradient of `sum_i z_i log(l_i / l_i')`, so that the task that improved least gains. The
+    the gradient of `sum_i z_i log(l_i / l_i')`, so that the goal that improved least gains. The
     improvement is taken between successive batches, which needs no second forward pass.
 
     Args:

@@ -1,7 +1,7 @@
 """Preferences on a grid, from a command line and from a file.
 
-The one convention of the project: component `r_i` of a preference is the weight of task `i`.
-Weights are not negative and sum to one. A high `r_i` asks for a low loss of task `i`.
+The one convention of the project: component `r_i` of a preference is the weight of goal `i`.
+Weights are not negative and sum to one. A high `r_i` asks for a low loss of goal `i`.
 """
 
 import math
@@ -15,16 +15,16 @@ from hyperrec_jax.errors import UserError
 
 
 def evaluation_grid(num_tasks: int, num_preferences: int) -> np.ndarray:
-    """A grid of preferences `[preference, task]`, the first of which favours the first task.
+    """A grid of preferences `[preference, goal]`, the first of which favours the first goal.
 
-    Two tasks: `num_preferences` angles evenly from 0.1 to pi/2 - 0.1 on the quarter circle, each
+    Two goals: `num_preferences` angles evenly from 0.1 to pi/2 - 0.1 on the quarter circle, each
     scaled to sum to one (the original PO-MoE's grid, and that of Pareto hypernetworks, Navon et al.
-    2021, arXiv 2010.04104). More tasks: the smallest Das-Dennis grid of at least
-    `num_preferences`. A single preference is the centre; with one task there is only (1).
+    2021, arXiv 2010.04104). More goals: the smallest Das-Dennis grid of at least
+    `num_preferences`. A single preference is the centre; with one goal there is only (1).
 
     Args:
-      num_tasks: Number of tasks, at least 1.
-      num_preferences: Number of preferences, at least 1; with more than two tasks the grid may
+      num_tasks: Number of goals, at least 1.
+      num_preferences: Number of preferences, at least 1; with more than two goals the grid may
         have more.
 
     Raises:
@@ -45,7 +45,7 @@ def evaluation_grid(num_tasks: int, num_preferences: int) -> np.ndarray:
 
 
 def das_dennis(num_tasks: int, partitions: int) -> np.ndarray:
-    """All preferences whose weights are multiples of `1 / partitions`, `[preference, task]`.
+    """All preferences whose weights are multiples of `1 / partitions`, `[preference, goal]`.
 
     There are `C(partitions + tasks - 1, tasks - 1)`, corners included, in descending order (Das and
     Dennis 1998, SIAM Journal on Optimization 8).
@@ -61,10 +61,10 @@ def parse_preferences(text: str, num_tasks: int) -> np.ndarray:
     Args:
       text: Preferences as in '0.3,0.7;0.5,0.5', or the path of a CSV file with one preference per
         line (no header; empty lines and lines that start with '#' are skipped).
-      num_tasks: Number of tasks.
+      num_tasks: Number of goals.
 
     Returns:
-      `[preference, task]`, each scaled to sum to one.
+      `[preference, goal]`, each scaled to sum to one.
 
     Raises:
       UserError: a preference that is negative, all zero, not finite, of the wrong length or not of
@@ -98,11 +98,11 @@ def parse_preferences(text: str, num_tasks: int) -> np.ndarray:
 
 
 def normalise(preferences: np.ndarray, num_tasks: int, where: str) -> np.ndarray:
-    """Preferences `[..., task]` scaled to sum to one.
+    """Preferences `[..., goal]` scaled to sum to one.
 
     Args:
-      preferences: Weights, not negative, `[..., task]`.
-      num_tasks: Number of tasks.
+      preferences: Weights, not negative, `[..., goal]`.
+      num_tasks: Number of goals.
       where: Where the preferences come from, for the message.
 
     Raises:
@@ -110,7 +110,7 @@ def normalise(preferences: np.ndarray, num_tasks: int, where: str) -> np.ndarray
     """
     if preferences.shape[-1] != num_tasks:
         raise UserError(
-            f"{where}: {preferences.shape[-1]} weights for {num_tasks} tasks; give one for each"
+            f"{where}: {preferences.shape[-1]} weights for {num_tasks} goals; give one for each"
         )
     if not np.isfinite(preferences).all():
         raise UserError(f"{where}: a weight is not a finite number")

@@ -1,4 +1,4 @@
-"""Loss normalisation: task losses onto one scale, so that a preference means the same for each.
+"""Loss normalisation: goal losses onto one scale, so that a preference means the same for each.
 
 A click loss of 0.10 and a conversion loss of 0.004 make a preference of (0.5, 0.5) one of (0.96,
 0.04). A normaliser is a triple of pure functions, as optax transformations are; its state belongs
@@ -25,9 +25,9 @@ class Normaliser(NamedTuple):
 
     Attributes:
       init: `init() -> state`.
-      apply: `apply(state, losses [..., task]) -> normalised [..., task]`; gradients reach the
+      apply: `apply(state, losses [..., goal]) -> normalised [..., goal]`; gradients reach the
         losses, not the state.
-      update: `update(state, losses [preference, task]) -> state`, with the losses of a step.
+      update: `update(state, losses [preference, goal]) -> state`, with the losses of a step.
       needs_several_preferences: Whether it compares the preferences of a batch.
     """
 
@@ -48,7 +48,7 @@ def create_normaliser(name: str, num_tasks: int, **options: object) -> Normalise
 
     Args:
       name: 'none', 'running_scale', 'reference', 'entropy', 'log' or 'front'.
-      num_tasks: Number of tasks.
+      num_tasks: Number of goals.
       **options: The keyword arguments of the function of that name in this module.
 
     Raises:
@@ -64,7 +64,7 @@ def none(num_tasks: int) -> Normaliser:
 
 
 class RunningScale(NamedTuple):
-    """Exponential averages: of the losses `[task]`, and of the weight that went into them `[]`."""
+    """Exponential averages: of the losses `[goal]`, and of the weight that went into them `[]`."""
 
     total: jax.Array
     weight: jax.Array
@@ -78,7 +78,7 @@ def running_scale(num_tasks: int, *, decay: Rate = 0.99) -> Normaliser:
     those of `log L_i` in the long run.
 
     Args:
-      num_tasks: Number of tasks.
+      num_tasks: Number of goals.
       decay: Decay of the average per step, in [0, 1).
     """
 
@@ -103,13 +103,13 @@ def reference(num_tasks: int, *, utopia: ArrayLike, nadir: ArrayLike) -> Normali
     """`l_i = (L_i - z_i) / (n_i - z_i)`: 0 at the best, 1 at the worst that the front reaches.
 
     Args:
-      num_tasks: Number of tasks.
-      utopia: The loss `z_i` of a model trained for task `i` alone, `[task]`.
-      nadir: The highest loss `n_i` of task `i` over the models trained for one task, `[task]`.
+      num_tasks: Number of goals.
+      utopia: The loss `z_i` of a model trained for goal `i` alone, `[goal]`.
+      nadir: The highest loss `n_i` of goal `i` over the models trained for one goal, `[goal]`.
     """
     best, worst = _per_task("utopia", utopia, num_tasks), _per_task("nadir", nadir, num_tasks)
     if not (worst > best).all():
-        raise UserError("reference: nadir must be above utopia in every task")
+        raise UserError("reference: nadir must be above utopia in every goal")
     return _stateless(lambda losses: (losses - best) / (worst - best))
 
 
@@ -120,13 +120,13 @@ def entropy(num_tasks: int, *, base_rates: Annotated[ArrayLike, FROM_DATA]) -> N
     Known as normalised cross-entropy (He et al. 2014, 'Practical lessons from predicting clicks').
 
     Args:
-      num_tasks: Number of tasks.
-      base_rates: Rates of positives among the training labels, `[task]`, in (0, 1).
+      num_tasks: Number of goals.
+      base_rates: Rates of positives among the training labels, `[goal]`, in (0, 1).
     """
     rates = _per_task("base_rates", base_rates, num_tasks)
     if not ((rates > 0) & (rates < 1)).all():
         raise UserError(
-            f"entropy: base rates {rates.tolist()} must be between 0 and 1; a task with labels of "
+            f"entropy: base rates {rates.tolist()} must be between 0 and 1; a goal with labels of "
             "one class only cannot be scaled, use normaliser 'running_scale'"
         )
     scale = entropy_scale(rates).astype(np.float32)
@@ -134,7 +134,7 @@ def entropy(num_tasks: int, *, base_rates: Annotated[ArrayLike, FROM_DATA]) -> N
 
 
 def entropy_scale(base_rates: ArrayLike) -> np.ndarray:
-    """The log loss of a constant prediction: entropy `[task]`, in nats, of rates in (0, 1)."""
+    """The log loss of a constant prediction: entropy `[goal]`, in nats, of rates in (0, 1)."""
     rates = np.asarray(base_rates)
     return -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
 
@@ -154,12 +154,12 @@ def front(num_tasks: int, *, decay: Rate = 0.99, floor: Positive = 0.005) -> Nor
 
     The preferences of a batch see the same rows, so that the differences between them are free of
     most of the batch's noise, which is many times the whole front. The best preference of the batch
-    is 0 in each task; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run
-    for one task alone is needed for a scale, and where the tasks do not conflict (all `l` near 0)
+    is 0 in each goal; the range is an exponential average of `max_k L_ki - min_k L_ki`. So no run
+    for one goal alone is needed for a scale, and where the goals do not conflict (all `l` near 0)
     `smooth_chebyshev` becomes a linear scalarisation.
 
     Args:
-      num_tasks: Number of tasks.
+      num_tasks: Number of goals.
       decay: Decay of the average per step, in [0, 1).
       floor: Smallest range in parts of the mean loss, above 0: what differs by less is noise.
     """
@@ -200,5 +200,5 @@ def _stateless(function: Callable[[jax.Array], jax.Array]) -> Normaliser:
 def _per_task(name: str, values: ArrayLike, num_tasks: int) -> np.ndarray:
     array = np.asarray(values, np.float32)
     if array.shape != (num_tasks,) or not np.isfinite(array).all():
-        raise UserError(f"{name} = {values!r}: give {num_tasks} finite numbers, one for each task")
+        raise UserError(f"{name} = {values!r}: give {num_tasks} finite numbers, one for each goal")
     return array

@@ -1,9 +1,9 @@
-"""Objectives: task losses and a preference into one number to minimise.
+"""Objectives: goal losses and a preference into one number to minimise.
 
-Task losses `l [task]` are as the loss normalisation leaves them. With several preferences per
+Goal losses `l [goal]` are as the loss normalisation leaves them. With several preferences per
 batch an objective is the mean over them, unless it is made for all of them at once.
 
-The one convention: a high `r_i` asks for a low loss of task `i`. Linear scalarisation obeys it by
+The one convention: a high `r_i` asks for a low loss of goal `i`. Linear scalarisation obeys it by
 its weights; weighted Chebyshev, whose losses end along `1 / r`, by its balance.
 """
 
@@ -31,18 +31,18 @@ class Objective:
     """One objective as pure, jit-able functions.
 
     Attributes:
-      loss: `loss(task_losses, preferences, gram, state) -> []`. Task losses and preferences are
-        `[task]` or `[..., preference, task]` alike; gram holds the inner products of the tasks'
-        gradients, `[task, task]` (or, for conditioned objectives, `[preference, task, task]`: those
+      loss: `loss(task_losses, preferences, gram, state) -> []`. Goal losses and preferences are
+        `[goal]` or `[..., preference, goal]` alike; gram holds the inner products of the goals'
+        gradients, `[goal, goal]` (or, for conditioned objectives, `[preference, goal, goal]`: those
         of each), and is read only if `needs_gram`.
       conditioned: Whether the preferences matter.
       needs_gram: Whether gram must be given.
-      linear: Whether the loss of several preferences is a weighted sum of all their task losses, so
+      linear: Whether the loss of several preferences is a weighted sum of all their goal losses, so
         that every row may have a preference of its own.
       directed: Whether the direction of the losses from their origin matters, which must then stay
         where it is.
       init: `init(num_tasks) -> state`, a pytree; empty for most.
-      update: `update(state, task_losses [task]) -> state`, once per step.
+      update: `update(state, task_losses [goal]) -> state`, once per step.
     """
 
     loss: Callable[[Array, Array, Array | None, Any], Array]
@@ -105,7 +105,7 @@ def scalarised(
     """Makes an objective of a scalarisation: its mean over the preferences.
 
     Use it as `@register(NAME, scalarised())` over a function
-    `f(losses [task], preference [task], *, option=default) -> []`.
+    `f(losses [goal], preference [goal], *, option=default) -> []`.
 
     Args:
       linear: See `Objective`.
@@ -131,8 +131,8 @@ def scalarised(
 def searched(function: Callable[..., Array]) -> Callable[..., Objective]:
     """Makes an objective of a search: weights that a preference and the gradients choose.
 
-    Use it as `@register(NAME, searched)` over a function `f(losses [task], preference [task],
-    gram [task, task], *, option=default) -> weights [task]`.
+    Use it as `@register(NAME, searched)` over a function `f(losses [goal], preference [goal],
+    gram [goal, goal], *, option=default) -> weights [goal]`.
     """
 
     @functools.wraps(function)
@@ -160,7 +160,7 @@ def balanced(
     """The objective of weights that losses and gradients choose, whatever the preference.
 
     Args:
-      weights: `weights(losses [task], gram [task, task] or None, state) -> [task]`.
+      weights: `weights(losses [goal], gram [goal, goal] or None, state) -> [goal]`.
       needs_gram: See `Objective`.
       init: See `Objective`.
       update: See `Objective`.
@@ -173,7 +173,7 @@ def balanced(
     return Objective(loss, False, needs_gram, init=init, update=update)
 
 
-# Scalarisations of one preference: losses [task], preference [task] -> [].
+# Scalarisations of one preference: losses [goal], preference [goal] -> [].
 
 
 @register("linear", scalarised(linear=True))
@@ -181,8 +181,8 @@ def linear(losses: Array, preference: Array) -> Array:
     """`sum_i r_i l_i`. Reaches the convex parts of a front only (Das and Dennis 1997).
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
     """
     return preference @ losses
 
@@ -195,8 +195,8 @@ def cosine(losses: Array, preference: Array, *, weight: NotNegative = 0.01) -> A
     against the linear term; a small weight keeps it a matter of spread.
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
       weight: Weight of the cosine.
     """
     return preference @ losses - weight * _cosine(losses, preference)
@@ -207,8 +207,8 @@ def cosine_original(losses: Array, preference: Array, *, weight: NotNegative = 0
     """`sum_i r_i l_i - weight * cos(l, 1 - r)`: the original PO-MoE's.
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
       weight: Weight of the cosine.
     """
     return preference @ losses - weight * _cosine(losses, 1 - preference)
@@ -219,8 +219,8 @@ def chebyshev(losses: Array, preference: Array) -> Array:
     """`max_i r_i l_i` (Bowman 1976). Reaches every point of a front, convex or not.
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
     """
     return jnp.max(preference * losses)
 
@@ -229,17 +229,17 @@ def chebyshev(losses: Array, preference: Array) -> Array:
 def smooth_chebyshev(losses: Array, preference: Array, *, temperature: Positive = 0.01) -> Array:
     """`mu log sum_i exp(r_i l_i / mu)`, mu the temperature (Lin et al. 2024, arXiv 2402.19078).
 
-    Tends to `chebyshev` as mu falls; the gradient of each task then no longer jumps.
+    Tends to `chebyshev` as mu falls; the gradient of each goal then no longer jumps.
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
       temperature: In units of `r_i l_i`, above 0.
     """
     return temperature * jax.nn.logsumexp(preference * losses / temperature)
 
 
-# Weights of one preference: losses [task], preference [task], gram [task, task] -> [task].
+# Weights of one preference: losses [goal], preference [goal], gram [goal, goal] -> [goal].
 
 
 @register("epo", searched)
@@ -247,9 +247,9 @@ def epo(losses: Array, preference: Array, gram: Array, *, tolerance: NotNegative
     """Exact Pareto optimal search: see `weighting.epo` (Mahapatra and Rajan 2020).
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
-      gram: Inner products of the tasks' gradients, `[task, task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
+      gram: Inner products of the goals' gradients, `[goal, goal]`.
       tolerance: Non-uniformity of `r_i l_i` that still counts as balance, at least 0.
     """
     return weighting.epo(losses, preference, gram, tolerance=tolerance)
@@ -260,9 +260,9 @@ def pareto_mtl(losses: Array, preference: Array, gram: Array, *, vectors: Count 
     """Pareto MTL among parts of the front: see `weighting.pareto_mtl` (Lin et al. 2019).
 
     Args:
-      losses: Task losses, `[task]`.
-      preference: `[task]`.
-      gram: Inner products of the tasks' gradients, `[task, task]`.
+      losses: Goal losses, `[goal]`.
+      preference: `[goal]`.
+      gram: Inner products of the goals' gradients, `[goal, goal]`.
       vectors: Parts that the front is shared out among, at least 1.
     """
     grid = jnp.asarray(evaluation_grid(len(preference), vectors), jnp.float32)
@@ -341,7 +341,7 @@ def pcgrad() -> Objective:
 
 
 def _rows(values: Array) -> Array:
-    """`[task]` or `[..., preference, task]` as `[preference, task]`."""
+    """`[goal]` or `[..., preference, goal]` as `[preference, goal]`."""
     return values.reshape(-1, values.shape[-1])
 
 

@@ -14,15 +14,15 @@ Array = jax.Array
 
 
 def order_penalty(losses: Array, preferences: Array, sharpness: float = 10.0) -> Array:
-    """Punishes a task's loss for rising where its weight rises.
+    """Punishes a goal's loss for rising where its weight rises.
 
     `sum_i 1/T log mean_k exp(T relu(l_i(k) - l_i(k + 1)))` over neighbours in the order of
     descending `r_i`, of different weight; T the sharpness. After Pareto Manifold Learning
     (Dimitriadis et al. 2023, PMLR 202), scaled to units of loss.
 
     Args:
-      losses: `[preference, task]`, two preferences at least.
-      preferences: `[preference, task]`.
+      losses: `[preference, goal]`, two preferences at least.
+      preferences: `[preference, goal]`.
       sharpness: Makes the mean over neighbours one over the worst of them.
 
     Raises:
@@ -49,8 +49,8 @@ def coverage_penalty(losses: Array, preference: Array) -> Array:
     arXiv 2407.16828).
 
     Args:
-      losses: `[task]`.
-      preference: `[task]`.
+      losses: `[goal]`.
+      preference: `[goal]`.
     """
     weighted = preference * losses
     shares = weighted / jnp.maximum(weighted.sum(), 1e-6)

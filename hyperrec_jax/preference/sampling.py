@@ -13,7 +13,7 @@ from hyperrec_jax.preference.grid import normalise
 from hyperrec_jax.registry import Registry
 
 Sampler = Callable[[jax.Array, int, jax.Array | float], jax.Array]
-"""`sample(key, num_preferences, progress) -> [preference, task]`; jit-able, the number static.
+"""`sample(key, num_preferences, progress) -> [preference, goal]`; jit-able, the number static.
 
 `progress` is the part of the training run that has passed, in [0, 1]."""
 
@@ -24,7 +24,7 @@ SAMPLERS: Registry[Sampler] = Registry("sampler", "hyperrec_jax.preference")
 register = SAMPLERS.register
 
 Concentration = Positive | tuple[Positive, ...]
-"""Concentration of a Dirichlet distribution: one number, or one for each task."""
+"""Concentration of a Dirichlet distribution: one number, or one for each goal."""
 
 
 def create_sampler(name: str, num_tasks: int, **options: object) -> Sampler:
@@ -32,7 +32,7 @@ def create_sampler(name: str, num_tasks: int, **options: object) -> Sampler:
 
     Args:
       name: 'dirichlet', 'stratified', 'centre_to_corners' or 'fixed'.
-      num_tasks: Number of tasks, at least 1.
+      num_tasks: Number of goals, at least 1.
       **options: The keyword arguments of the function of that name in this module.
 
     Raises:
@@ -48,9 +48,9 @@ def dirichlet(
     """Independent draws from a Dirichlet distribution.
 
     Args:
-      num_tasks: Number of tasks.
-      concentration: One number, or one for each task; see `stratified`.
-      corners: Probability that a preference is replaced by a corner (all weight on one task).
+      num_tasks: Number of goals.
+      concentration: One number, or one for each goal; see `stratified`.
+      corners: Probability that a preference is replaced by a corner (all weight on one goal).
     """
     alpha = _concentration(concentration, num_tasks)
     _check_probability("corners", corners)
@@ -71,16 +71,16 @@ def stratified(
 
     A lattice in the unit cube, shifted at random (Cranley & Patterson 1976, SIAM Journal on
     Numerical Analysis 13) and mapped onto the simplex by stick breaking: each preference alone
-    is a draw from the distribution; with two tasks each of `num_preferences` parts of the simplex
+    is a draw from the distribution; with two goals each of `num_preferences` parts of the simplex
     of equal probability holds one. As the lattice is a constant, thousands of them cost little.
 
     Args:
-      num_tasks: Number of tasks.
-      concentration: Concentration of the distribution; one number, or one for each task. 1 is
+      num_tasks: Number of goals.
+      concentration: Concentration of the distribution; one number, or one for each goal. 1 is
         uniform on the simplex, less favours the corners, more the centre. What lies between two
         ends that a model serves well it mostly serves well, too; the ends need their rows
         (`benchmarks/fronts.py`).
-      corners: Probability that a preference is replaced by a corner (all weight on one task).
+      corners: Probability that a preference is replaced by a corner (all weight on one goal).
     """
     alpha = _concentration(concentration, num_tasks)
     _check_probability("corners", corners)
@@ -115,7 +115,7 @@ def centre_to_corners(
     (Dimitriadis et al. 2025, arXiv 2407.08056): first a good model, then the spread.
 
     Args:
-      num_tasks: Number of tasks.
+      num_tasks: Number of goals.
       start: Concentration at the start; above 1 near the centre.
       end: Concentration at the end; below 1 near the corners.
       corners: Probability, at the end, that a preference is replaced by a corner.
@@ -137,8 +137,8 @@ def fixed(num_tasks: int, *, preferences: Sequence[float] | ArrayLike) -> Sample
     """Given preferences in turn, from a random start.
 
     Args:
-      num_tasks: Number of tasks.
-      preferences: `[task]` or `[preference, task]`; each is scaled to sum to one.
+      num_tasks: Number of goals.
+      preferences: `[goal]` or `[preference, goal]`; each is scaled to sum to one.
     """
     table = normalise(
         np.atleast_2d(np.asarray(preferences, np.float64)), num_tasks, "fixed sampler"
@@ -178,9 +178,9 @@ def _lattice(points: int, dimensions: int) -> np.ndarray:
 
 
 def _stick_quantiles(alpha: np.ndarray, knots: int = 4097) -> np.ndarray:
-    """Quantiles of the parts that stick breaking takes, `[knot, task - 1]`, at even probabilities.
+    """Quantiles of the parts that stick breaking takes, `[knot, goal - 1]`, at even probabilities.
 
-    Task `i` takes a part ~ Beta(alpha_i, sum of those after) of what the tasks before it have left.
+    Goal `i` takes a part ~ Beta(alpha_i, sum of those after) of what the goals before it have left.
     """
     from scipy.special import betaincinv  # here, for training alone: serving starts without it
 
@@ -196,7 +196,7 @@ def _concentration(value: ArrayLike, num_tasks: int) -> np.ndarray:
         raise UserError(f"concentration {value!r} is not a number or a list of numbers") from None
     if alpha.ndim > 1 or alpha.size not in (1, num_tasks):
         raise UserError(
-            f"concentration {value!r}: give one number, or {num_tasks}, one for each task"
+            f"concentration {value!r}: give one number, or {num_tasks}, one for each goal"
         )
     if not (np.isfinite(alpha) & (alpha > 0)).all():
         raise UserError(f"concentration {value!r}: must be positive")

@@ -1,7 +1,7 @@
-"""Weights of the task losses, computed from losses and gradients and then held constant.
+"""Weights of the goal losses, computed from losses and gradients and then held constant.
 
-Most methods of multi-task optimisation end in one weighted sum of the tasks' gradients. What they
-need of the gradients `G [task, parameter]` is their Gram matrix `C = G G^T [task, task]` alone, so
+Most methods of multi-task optimisation end in one weighted sum of the goals' gradients. What they
+need of the gradients `G [goal, parameter]` is their Gram matrix `C = G G^T [goal, goal]` alone, so
 each is a small function of that. Nothing here is to be differentiated.
 """
 
@@ -17,21 +17,21 @@ TINY = 1e-12
 TOLERANCE = 2e-5
 """By which a constraint of unit size may be missed, in float32."""
 MAX_ENUMERATED_TASKS = 5
-"""Linear programs of more tasks go to HiGHS on the host; vertices grow too many."""
+"""Linear programs of more goals go to HiGHS on the host; vertices grow too many."""
 
 
 def min_norm(gram: jax.Array, iterations: int = 500) -> jax.Array:
     """Weights on the simplex of the smallest combined gradient: `min_w w^T C w`.
 
     The common descent direction of MGDA (Desideri 2012; Sener and Koltun 2018, arXiv 1810.04650).
-    Two tasks in closed form, more by accelerated projected gradient (Beck and Teboulle 2009).
+    Two goals in closed form, more by accelerated projected gradient (Beck and Teboulle 2009).
 
     Args:
-      gram: `[task, task]`.
+      gram: `[goal, goal]`.
       iterations: Number of steps of the projected gradient.
 
     Returns:
-      `[task]`, on the simplex.
+      `[goal]`, on the simplex.
     """
     num_tasks = len(gram)
     if num_tasks == 1:
@@ -57,16 +57,16 @@ def min_norm(gram: jax.Array, iterations: int = 500) -> jax.Array:
 def simplex_program(objective: jax.Array, rows: jax.Array, bounds: jax.Array) -> jax.Array:
     """Linear program on the simplex: `max_w objective . w` with `rows @ w >= bounds`.
 
-    Two tasks are an interval; up to five enumerate the vertices; more are solved by HiGHS on the
+    Two goals are an interval; up to five enumerate the vertices; more are solved by HiGHS on the
     host (SciPy).
 
     Args:
-      objective: `[task]`.
-      rows: `[constraint, task]`, of about unit size: `TOLERANCE` is relative to that.
+      objective: `[goal]`.
+      rows: `[constraint, goal]`, of about unit size: `TOLERANCE` is relative to that.
       bounds: `[constraint]`; a constraint of minus infinity is none.
 
     Returns:
-      `[task]`; NaN where no weights meet the constraints.
+      `[goal]`; NaN where no weights meet the constraints.
     """
     absent = bounds == -jnp.inf  # becomes 0 >= -1
     rows = jnp.where(absent[:, None], 0.0, rows)
@@ -98,7 +98,7 @@ def _best_vertex(objective: jax.Array, rows: jax.Array, bounds: jax.Array) -> ja
     num_tasks = len(objective)
     rows = jnp.concatenate([jnp.eye(num_tasks), rows])
     bounds = jnp.concatenate([jnp.zeros(num_tasks), bounds])
-    active = np.array(list(combinations(range(len(bounds)), num_tasks - 1)))  # [vertex, task - 1]
+    active = np.array(list(combinations(range(len(bounds)), num_tasks - 1)))  # [vertex, goal - 1]
     ones = jnp.ones((len(active), 1))
     systems = jnp.concatenate([jnp.ones((len(active), 1, num_tasks)), rows[active]], axis=1)
     values = jnp.concatenate([ones, bounds[active]], axis=1)
@@ -134,13 +134,13 @@ def epo(
     Mahapatra and Rajan 2020 (ICML, PMLR 119). Where rounding leaves no solution, `min_norm`.
 
     Args:
-      losses: Not negative, `[task]`.
-      preference: `[task]`.
-      gram: `[task, task]`.
+      losses: Not negative, `[goal]`.
+      preference: `[goal]`.
+      gram: `[goal, goal]`.
       tolerance: Non-uniformity that still counts as balance.
 
     Returns:
-      `[task]`, on the simplex.
+      `[goal]`, on the simplex.
     """
     num_tasks = len(losses)
     weighted = preference * jnp.maximum(losses, TINY)
@@ -155,7 +155,7 @@ def epo(
     off_bounds = jnp.where(largest, 0.0, jnp.where(pull > 0, -jnp.inf, pull))
     off_bounds = jnp.where((pull > 0).any(), off_bounds, 0.0)
     unbalanced = non_uniformity > tolerance
-    # Each task's row at unit size, however small its gradient; the pull at the size of the Gram
+    # Each goal's row at unit size, however small its gradient; the pull at the size of the Gram
     # matrix, so that what is left of it in balance, mere rounding, constrains nothing.
     scale = jnp.append(jnp.abs(gram).max(axis=1), jnp.abs(gram).max())
     scale = jnp.maximum(scale, jnp.finfo(gram.dtype).tiny)
@@ -178,18 +178,18 @@ def pareto_mtl(
 
     With unit directions `u_k` of the reference vectors and `u` of the preference, its part is
     where `(u_k - u) . l <= 0` for all k. While some of these are violated, the weights are those of
-    the shortest combination of their gradients, afterwards of the tasks' (`min_norm`): the two
+    the shortest combination of their gradients, afterwards of the goals' (`min_norm`): the two
     phases of Lin et al. 2019 (arXiv 1912.12854). Their vectors point along the losses, so the
     direction of a preference is `1 / r` here.
 
     Args:
-      losses: `[task]`.
-      preference: `[task]`.
-      gram: `[task, task]`.
-      vectors: Preferences that share out the front, `[vector, task]`.
+      losses: `[goal]`.
+      preference: `[goal]`.
+      gram: `[goal, goal]`.
+      vectors: Preferences that share out the front, `[vector, goal]`.
 
     Returns:
-      `[task]`; may be negative.
+      `[goal]`; may be negative.
     """
     constraints = opposite(vectors) - opposite(preference)
     length = jnp.linalg.norm(constraints, axis=1, keepdims=True)
@@ -214,23 +214,23 @@ def opposite(preferences: jax.Array) -> jax.Array:
     """Unit vectors along `1 / r`: where losses lie whose weighted values `r_i l_i` are equal.
 
     Args:
-      preferences: `[..., task]`.
+      preferences: `[..., goal]`.
     """
     inverse = 1 / jnp.maximum(preferences, 1e-6)
     return inverse / jnp.linalg.norm(inverse, axis=-1, keepdims=True)
 
 
 def pcgrad(gram: jax.Array, key: jax.Array) -> jax.Array:
-    """Each task's gradient, projected off the gradients that it conflicts with; their mean.
+    """Each goal's gradient, projected off the gradients that it conflicts with; their mean.
 
     Others are visited in random order. Yu et al. 2020 (arXiv 2001.06782).
 
     Args:
-      gram: `[task, task]`.
+      gram: `[goal, goal]`.
       key: Random key of the order.
 
     Returns:
-      `[task]`.
+      `[goal]`.
     """
     num_tasks = len(gram)
     lengths = jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny)
@@ -255,11 +255,11 @@ def nash(gram: jax.Array, iterations: int = 40) -> jax.Array:
     the function is self-concordant. The scale is dropped so that steps compare with other methods.
 
     Args:
-      gram: `[task, task]`.
+      gram: `[goal, goal]`.
       iterations: Newton steps.
 
     Returns:
-      `[task]`, on the simplex.
+      `[goal]`, on the simplex.
     """
     num_tasks = len(gram)
     size = jnp.maximum(jnp.trace(gram) / num_tasks, jnp.finfo(gram.dtype).tiny)
@@ -282,16 +282,16 @@ def hypervolume(losses: jax.Array, reference: jax.Array, samples: int = 512) -> 
     Dominated preferences would have no gradient, so each non-dominated layer counts on its own
     (Deist et al. 2021, arXiv 2102.04523; Hoang et al. 2023, arXiv 2212.01130). The derivative by
     `l_i` is the area of a facet: what lies beyond the preference's other losses, below the
-    reference, and is taken by no preference of the layer with a lower `l_i`. Exact for two tasks;
+    reference, and is taken by no preference of the layer with a lower `l_i`. Exact for two goals;
     for more, by `samples` quasi-random points for each facet.
 
     Args:
-      losses: `[preference, task]`.
-      reference: Above all losses, `[task]`.
+      losses: `[preference, goal]`.
+      reference: Above all losses, `[goal]`.
       samples: Number of points for each facet.
 
     Returns:
-      `[preference, task]`, not negative.
+      `[preference, goal]`, not negative.
     """
     num_preferences, num_tasks = losses.shape
     no_worse = (losses[:, None] <= losses).all(axis=-1)  # [by, preference]
@@ -319,7 +319,7 @@ def hypervolume(losses: jax.Array, reference: jax.Array, samples: int = 512) -> 
 
     areas = jnp.stack([facet(task) for task in range(num_tasks)], axis=1)
     length = jnp.linalg.norm(areas, axis=1, keepdims=True)
-    # An area of zero can only be rounding or too few points: all tasks alike then.
+    # An area of zero can only be rounding or too few points: all goals alike then.
     even = jnp.full_like(areas, num_tasks**-0.5)
     return jnp.where(length > TINY, areas / jnp.maximum(length, TINY), even)
 

@@ -28,7 +28,7 @@ class Details:
       config: The config of the run, flat.
       versions: Packages and devices of the run.
       history: Records of `metrics.jsonl`.
-      curves: Calibration curves under some preferences, by their index: one for each task.
+      curves: Calibration curves under some preferences, by their index: one for each goal.
       expert_use: Share of each expert in the gates' weights, `[preference, gate, expert]`; one
         row where the preference does not change them, None for models without gates.
       comparison: A comparison with other models on the same rows, or None.

@@ -1,6 +1,6 @@
 """The front as one HTML page that needs no network: pictures as inline SVG, a table that sorts.
 
-All that comes from data (names of tasks, fields, config values) is escaped.
+All that comes from data (names of goals, fields, config values) is escaped.
 """
 
 import base64
@@ -82,11 +82,11 @@ _FRONT_NOTE = (
 )
 _TABLE_NOTE = "Click a heading to sort. Log loss in nats; calibration is predicted over observed."
 _WEIGHT_NOTE = (
-    "A model that obeys: the more weight a task has, the lower its loss, the higher its AUC."
+    "A model that obeys: the more weight a goal has, the lower its loss, the higher its AUC."
 )
 _COMPARISON_NOTE = (
     "The best of each model over its preferences. Regret: log loss where this model weighs the "
-    "task most, minus that of the other model that is best in it; with its deviation over "
+    "goal most, minus that of the other model that is best in it; with its deviation over "
     "resamples of the rows."
 )
 _CALIBRATION_NOTE = (

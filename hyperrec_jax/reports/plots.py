@@ -21,7 +21,7 @@ MAX_PAIRS = 6
 
 
 def plot(front: Front, path: str | Path) -> None:
-    """Draws the front: AUC against AUC, and the log loss of each task against its weight.
+    """Draws the front: AUC against AUC, and the log loss of each goal against its weight.
 
     Args:
       front: The front of a model.
@@ -64,7 +64,7 @@ def style() -> Iterator[None]:
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
-        "text.parse_math": False,  # a task may be called $x
+        "text.parse_math": False,  # a goal may be called $x
         "axes.formatter.useoffset": False,
         "axes.grid": True,
         "grid.alpha": 0.3,
@@ -79,7 +79,7 @@ def style() -> Iterator[None]:
 
 
 def draw_front(front: Front) -> Any:
-    """AUC against AUC for each pair of tasks, once more with intervals if there are any."""
+    """AUC against AUC for each pair of goals, once more with intervals if there are any."""
     tasks = range(len(front.tasks))
     pairs = [(a, b) for a in tasks for b in tasks if a < b][:MAX_PAIRS] or [(0, 0)]
     # The intervals may be far wider than the front: it is drawn without them first.
@@ -94,7 +94,7 @@ def draw_front(front: Front) -> Any:
 
 
 def draw_weights(front: Front) -> Any:
-    """Log loss and AUC of each task against its weight."""
+    """Log loss and AUC of each goal against its weight."""
     figure, (losses, areas) = _new_figure(2)
     _draw_losses_by_weight(losses, front)
     _draw_by_weight(areas, front, front.auc, front.auc_interval)
@@ -105,7 +105,7 @@ def draw_weights(front: Front) -> Any:
 def _draw_pair(
     panel: Any, front: Front, pair: tuple[int, int], interval: np.ndarray | None = None
 ) -> Any:
-    """AUC of one task against that of another; rings mark what no other preference dominates."""
+    """AUC of one goal against that of another; rings mark what no other preference dominates."""
     one, other = pair
     x, y = front.auc[:, one], front.auc[:, other]
     if interval is not None:
@@ -155,9 +155,9 @@ def _draw_losses_by_weight(panel: Any, front: Front) -> None:
 def _draw_by_weight(
     panel: Any, front: Front, values: np.ndarray, interval: np.ndarray | None
 ) -> None:
-    """Values `[preference, task]` of each task against its weight, with their interval.
+    """Values `[preference, goal]` of each goal against its weight, with their interval.
 
-    A model that takes no preference has one point for each task, at the weight 1.
+    A model that takes no preference has one point for each goal, at the weight 1.
     """
     for index, task in enumerate(front.tasks):
         weight = np.ones(1) if front.preferences is None else front.preferences[:, index]
@@ -175,15 +175,15 @@ def _draw_by_weight(
         if interval is not None and len(front.tasks) == 2:
             low, high = interval[:, order, index]
             panel.fill_between(weight[order], low, high, color=colour, alpha=0.15, linewidth=0)
-    panel.set(xlabel="weight of the task")
+    panel.set(xlabel="weight of the goal")
 
 
 def draw_calibration(front: Front, curves: Mapping[int, Sequence[CalibrationCurve]]) -> Any:
-    """Predicted against observed rates of each task under some preferences.
+    """Predicted against observed rates of each goal under some preferences.
 
     Args:
       front: The front.
-      curves: For some preferences, by their index, one curve for each task.
+      curves: For some preferences, by their index, one curve for each goal.
     """
     figure, axes = _new_figure(len(front.tasks))
     for index, (panel, task) in enumerate(zip(axes, front.tasks, strict=False)):
@@ -230,7 +230,7 @@ def draw_experts(front: Front, use: np.ndarray) -> Any:
 
 
 def _draw_shares(panel: Any, front: Front, shares: np.ndarray, top: float) -> Any:
-    """A gate's shares `[preference, expert]` by the weight of the first task."""
+    """A gate's shares `[preference, expert]` by the weight of the first goal."""
     assert front.preferences is not None
     order = np.argsort(front.preferences[:, 0], kind="stable")
     ticks = np.unique(np.linspace(0, len(order) - 1, min(5, len(order))).astype(int))

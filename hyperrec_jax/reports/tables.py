@@ -50,7 +50,7 @@ def training_summary(workdir: Path, progress: Progress) -> str:
         ]
         for record in records
     ]
-    title = f"validation (best of the grid for each task); run in {workdir}"
+    title = f"validation (best of the grid for each goal); run in {workdir}"
     return f"{title}\n{table(['epoch', *names, 'hypervolume', ''], rows)}"
 
 
@@ -89,7 +89,7 @@ def front_summary(front: Front) -> str:
             f"{front.angle:.2f}"
         )
         lines.append(
-            "correlation of a task's loss with its weight (-1 obeys the preference): "
+            "correlation of a goal's loss with its weight (-1 obeys the preference): "
             + ", ".join(
                 f"{task} {value:+.2f}"
                 for task, value in zip(front.tasks, front.obedience, strict=True)
@@ -119,7 +119,7 @@ def comparison_summary(comparison: Comparison) -> str:
     lines = [table(list(records[0]), [list(record.values()) for record in records])]
     regrets = ", ".join(f"{task} {regret}" for task, regret in comparison.regrets().items())
     lines.append(
-        f"log loss where a task weighs most, minus that of the best other model: {regrets}"
+        f"log loss where a goal weighs most, minus that of the best other model: {regrets}"
     )
     if not np.isnan(comparison.covered).all():
         covered = ", ".join(
@@ -130,7 +130,7 @@ def comparison_summary(comparison: Comparison) -> str:
 
 
 def ranking_summary(front: Front, ranking: RankingFront) -> str:
-    """The list of the fused score, measured by each task's labels."""
+    """The list of the fused score, measured by each goal's labels."""
     rows = ranking_records(front, ranking)
     step = -(-len(rows) // SUMMARY_ROWS)
     names = [name.replace("preference/", "r ") for name in rows[0]]
@@ -139,7 +139,7 @@ def ranking_summary(front: Front, ranking: RankingFront) -> str:
         for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
     )
     return (
-        f"one list for each search, for all tasks; searches that count: {searches}\n"
+        f"one list for each search, for all goals; searches that count: {searches}\n"
         f"{table(names, [list(row.values()) for row in rows[::step]])}"
     )
 

@@ -21,9 +21,9 @@ def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
       model: A model of `hyperrec_jax.models`.
 
     Returns:
-      `grid`: from preferences `[preference, task]` to `[preference, row, task]`; the first axis has
-      length 1 where the model ignores them. `each`: from one preference per row, `[row, task]`, to
-      `[row, task]`.
+      `grid`: from preferences `[preference, goal]` to `[preference, row, goal]`; the first axis has
+      length 1 where the model ignores them. `each`: from one preference per row, `[row, goal]`, to
+      `[row, goal]`.
     """
 
     def each(

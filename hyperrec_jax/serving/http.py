@@ -168,7 +168,7 @@ def _warm_up(predictor: Predictor) -> None:
 
 
 def _preference(value: Any, predictor: Predictor) -> np.ndarray:
-    """The preference `[task]` of a request."""
+    """The preference `[goal]` of a request."""
     if isinstance(value, dict):
         if set(value) != set(predictor.tasks):
             raise Refused(400, f"preference: give a weight for each of {predictor.tasks}")

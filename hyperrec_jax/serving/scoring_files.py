@@ -32,14 +32,14 @@ def predict_file(
 ) -> int:
     """Writes the probabilities of all rows of a file, in its order.
 
-    The columns are those of `keep`, then one per task: `click`, or `click@0.3,0.7` for each of
+    The columns are those of `keep`, then one per goal: `click`, or `click@0.3,0.7` for each of
     several preferences.
 
     Args:
       predictor: A model.
       source: A `.csv`, `.csv.gz` or `.parquet` file.
       target: A `.parquet` or `.csv` file; it appears once complete.
-      preferences: Preferences, `[preference, task]`.
+      preferences: Preferences, `[preference, goal]`.
       keep: Columns of the input to copy, such as a row's id.
 
     Returns:

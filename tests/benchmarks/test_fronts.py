@@ -81,7 +81,7 @@ def test_the_table_compares_every_variant_with_the_oracle(tiny, store, tmp_path)
     assert float(plain["% of oracle"].split("%")[0]) < 80
     assert (plain["Spearman"], plain["covered"]) == ("-", "0.0000")
     assert (default["time"], default["share"]) == ("1.07", "25.0%")
-    assert "The tasks trade off. Span of the oracle's log loss: click" in text
+    assert "The goals trade off. Span of the oracle's log loss: click" in text
     assert results.with_suffix(".png").stat().st_size > 1000
 
 

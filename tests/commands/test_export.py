@@ -124,6 +124,6 @@ def test_export_replaces_a_model_and_nothing_else(trained_run, exported_model, t
     shutil.copytree(exported_model, target)
     (target / "weights.npz").unlink()
     main(["--workdir", str(trained_run), "--out", str(target)])
-    assert "tasks click, buy" in capsys.readouterr().out
+    assert "goals click, buy" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.txt"]
     hyperrec_jax.load(target)

@@ -78,7 +78,7 @@ def test_what_is_chosen_keeps_its_promise(auc, goal):
     ("goal", "message"),
     [
         ("most", "unknown; there are best, knee, ratio"),
-        ("best:sale", "no task 'sale'; there are click, buy"),
+        ("best:sale", "no goal 'sale'; there are click, buy"),
         ("best:buy,click", "not of the form TASK=NUMBER"),
         ("best:buy,click=much", "'much' is not a number"),
         ("best:buy,click=-1", "'-1' is not a number of 0 or more"),

@@ -225,5 +225,5 @@ def test_a_trade_off_is_a_gain_beyond_noise_in_every_task() -> None:
     one_sided = np.array([[1.0, 1.1], [1.1, 1.1], [1.2, 1.1]])
     assert not pareto.trade_off(preferences, one_sided + rng.normal(0, 0.01, (200, 3, 2))).found
     assert not pareto.trade_off(preferences, front[::-1] + rng.normal(0, 0.01, (200, 3, 2))).found
-    with pytest.raises(ValueError, match="resample, preference, task"):
+    with pytest.raises(ValueError, match="resample, preference, goal"):
         pareto.trade_off(preferences, front)

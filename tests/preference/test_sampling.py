@@ -173,7 +173,7 @@ def test_preferences_are_parsed_and_scaled(tmp_path) -> None:
     [
         ("0.3,-0.7", "negative"),
         ("0,0", "all weights are zero"),
-        ("0.5,0.5;1", "1 weights for 2 tasks"),
+        ("0.5,0.5;1", "1 weights for 2 goals"),
         ("a,b", "expected 2 numbers.*nor is there such a file"),
         ("nan,1", "not a finite number"),
         ("inf,1", "not a finite number"),

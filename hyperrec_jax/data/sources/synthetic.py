@@ -44,7 +44,7 @@ class SyntheticOptions:
     Attributes:
       rows: Rows of training and validation together.
       test_rows: Rows of the test split.
-      conflict: 0 (the tasks agree) to 1 (they contradict each other).
+      conflict: 0 (the goals agree) to 1 (they contradict each other).
       click_rate: Share of clicks among impressions, in (0, 1).
       conversion_rate: Share of conversions among impressions, below `click_rate`.
       seed: Seed of everything random; the same options give the same rows, bit for bit.

@@ -93,9 +93,9 @@ class Explorer:
         self._equal = self._score(np.full(len(self.tasks), 1 / len(self.tasks), np.float32))
 
     def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:
-        """Metrics of the sample and the list of a search under a preference `[task]`.
+        """Metrics of the sample and the list of a search under a preference `[goal]`.
 
-        The list is by `ranking.fused_score`, the weighted sum of the tasks' log-odds.
+        The list is by `ranking.fused_score`, the weighted sum of the goals' log-odds.
 
         Raises:
           UserError: there is no such search.

@@ -34,7 +34,7 @@ def create_app(explorer: Explorer) -> Starlette:
             [record[f"auc/{task}"] for task in explorer.tasks] for record in front["preferences"]
         ],
     }
-    # A task may be called </script>.
+    # A goal may be called </script>.
     text = json.dumps(facts).replace("<", "\\u003c").replace("NaN", "null")
     page = _PAGE.replace("FACTS", text)
 
@@ -94,7 +94,7 @@ form { margin-top: .75rem; } small { color: #444; overflow-wrap: anywhere; }
 <p id="error" role="status"></p>
 <h2>Metrics <small id="where"></small></h2><table id="metrics"></table></section>
 <section><h2>Front</h2><svg id="front" viewBox="0 0 420 320" role="img"
-aria-label="AUC of the first two tasks"></svg></section>
+aria-label="AUC of the first two goals"></svg></section>
 <section id="list"><h2>Search <select id="search" aria-label="search"></select></h2>
 <p>By the weighted sum of log-odds; arrows: against equal weights.</p><table></table></section>
 </main>
@@ -166,7 +166,7 @@ function show(answer) {
   document.querySelectorAll("#sliders output").forEach((output, i) =>
     output.textContent = answer.preference[i].toFixed(3));
   $("#metrics").replaceChildren(
-    row("th", ["task", "AUC", "log loss"]),
+    row("th", ["goal", "AUC", "log loss"]),
     ...facts.tasks.map((task, i) =>
       row("td", [task, shown(answer.auc[i]), shown(answer.log_loss[i])])));
   draw(answer.auc);

@@ -118,7 +118,7 @@ def _aitm(reader: StateReader, model: Any) -> dict[str, Tree]:
         name: reader.linear(key, width, width)
         for name, key in (("value", "h1"), ("key", "h2"), ("query", "h3"))
     }
-    if model.num_tasks > 1:  # A single task attends to nothing.
+    if model.num_tasks > 1:  # A single goal attends to nothing.
         params |= attention
     for index in range(model.num_tasks - 1):
         params[f"transfers_{index}"] = reader.linear(f"g.{index}", width, width)
