@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.stores import open_or_prepare
 from hyperrec_jax import models
@@ -117,7 +118,8 @@ class Result:
 def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespace) -> Any:
     """The config of one run: the data set's, the model, and the options of this command."""
     config = importlib.import_module(f"configs.{dataset}").get_config(arguments.preset)
-    config.model.name = model
+    if config.model.name != model:  # the options of the preset's model are not this one's
+        config.model = ConfigDict({"name": model})
     config.seed = seed
     config.train.epochs = arguments.epochs
     config.train.patience = 0  # all epochs; the validation rows select one
@@ -127,8 +129,7 @@ def make_config(dataset: str, model: str, seed: int, arguments: argparse.Namespa
     if arguments.experts and model == "ple":  # half shared, half a goal's own, as MTReclib has it
         config.model.num_shared_experts = config.model.num_task_experts = arguments.experts // 2
     if not models.model_class(model).conditioned:
-        config.objective.name = "uniform"
-        config.objective.pop("weight", None)
+        config.objective = ConfigDict({"name": "uniform"})
     return config.to_dict()
 
 

@@ -125,5 +125,5 @@ def test_the_census_example_runs(real_data_dir, tmp_path):
 
 @pytest.mark.parametrize("key", ["train.epoch", "trian.epochs", "sede"])
 def test_a_mistyped_option_is_told(small_store, tmp_path, key):
-    with pytest.raises(UserError, match=f"no key '{key}'"):
+    with pytest.raises(UserError, match=f"no config key '{key}'"):
         fit(small_store, tmp_path / "run", {key: 3})

@@ -169,7 +169,7 @@ def _run_all_commands(run, store, folder):
         assert predict.main(["--workdir", str(model), *files]) == 0
         found.append(pq.read_table(folder / "scores.parquet").to_pandas().to_numpy())
     np.testing.assert_allclose(*found, atol=1e-6)
-    create_app(load_predictor(folder / "model"), 16)
+    create_app(load_predictor(folder / "model"))
 
 
 def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_path):
