@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     preferences = (
         parse_preferences(arguments.preference, len(predictor.tasks))
         if arguments.preference
-        else predictor.rays(None)[None]
+        else predictor.weights(None)[None]
     )
     keep = [name for name in arguments.keep.split(",") if name]
     rows = predict_file(

@@ -31,7 +31,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
 
     Args:
       config: A nested dictionary with the sections of `config/defaults.py`.
-      schema: Of the data.
+      schema: Schema of the data.
       training_rows: Their number sets the length of the run, their labels the scale of the losses.
 
     Raises:

@@ -256,7 +256,7 @@ class Split:
       path: The Arrow IPC file.
       positives: Number of positive labels of each goal.
       both_positive: Number of rows in which two labels are positive, `[goal][goal]`, symmetric.
-      statistics: Of the labels that each goal has.
+      statistics: Statistics of the labels of each goal.
       unseen: Number of rows of each categorical field whose value no training row has (id 0).
     """
 
@@ -520,7 +520,7 @@ def refuse_foreign_folder(path: Path) -> None:
 
 
 def write_vocabulary(path: Path, schema: Schema, vocabulary: Sequence[pa.Array]) -> None:
-    """One row, one list a field: millions of values are mapped, never parsed."""
+    """One row, one list for each field: millions of values are mapped, never parsed."""
     names = [field.name for field in schema.categorical]
     lists = [
         pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)

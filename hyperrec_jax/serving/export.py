@@ -89,9 +89,9 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
     config = trained.config | {"model": trained.config["model"] | {"fold": "never"}}
     scores = make_scores(create_model(config, trained.schema))
     schema = trained.schema
-    rows, rays = jax_export.symbolic_shape("rows, rays")
+    rows, several = jax_export.symbolic_shape("rows, preferences")
     shape = jax.ShapeDtypeStruct
-    preferences = {"grid": rays, "each": rows}
+    preferences = {"grid": several, "each": rows}
     programs = {}
     for name, score in scores.items():
 

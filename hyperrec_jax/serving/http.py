@@ -163,7 +163,7 @@ def _warm_up(predictor: Predictor) -> None:
                 np.zeros((rows, len(schema.categorical)), np.int32),
                 np.zeros((rows, schema.num_numerical), np.float32),
             ),
-            np.repeat(predictor.rays(None)[None], rows, axis=0),
+            np.repeat(predictor.weights(None)[None], rows, axis=0),
         )
 
 
@@ -177,4 +177,4 @@ def _preference(value: Any, predictor: Predictor) -> np.ndarray:
         not isinstance(weight, int | float) or isinstance(weight, bool) for weight in value
     ):
         raise Refused(400, "preference: weights are numbers")
-    return predictor.rays(value)
+    return predictor.weights(value)

@@ -15,7 +15,7 @@ from hyperrec_jax.serving.refusal import shown
 ROW_BUCKETS = (8, 32, 128, 512, 2048)
 """Rows a call of the compiled model: a chunk is padded to one of these, so that no more than so
 many shapes are ever compiled."""
-RAY_BUCKETS = (1, 8)
+PREFERENCE_BUCKETS = (1, 8)
 """The same for preferences."""
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
@@ -28,11 +28,12 @@ class Predictor:
 
     Attributes:
       preprocess: From raw rows to arrays.
-      grid: Scores all rows under each of some preferences `[ray, task]`: `[ray, row, task]`.
-      each: Scores each row under its own preference `[row, task]`: `[row, task]`.
+      grid: Scores all rows under each of some preferences `[preference, goal]`:
+        `[preference, row, goal]`.
+      each: Scores each row under its own preference `[row, goal]`: `[row, goal]`.
       conditioned: Whether the model takes a preference at all.
       config: What it was trained with.
-      versions: Of the packages that made it.
+      versions: Versions of the packages that made it.
     """
 
     preprocess: Preprocessor
@@ -50,24 +51,24 @@ class Predictor:
         """Probabilities of rows under one preference or several.
 
         Args:
-          rows: A pandas or Polars frame, an Arrow table, or a list with a dictionary a row.
-          preference: A weight for each task, `[task]`, or several `[ray, task]`; scaled to sum to
-            one. None stands for equal weights.
+          rows: A pandas or Polars frame, an Arrow table, or a list with one dictionary per row.
+          preference: A weight for each goal, `[goal]`, or several `[preference, goal]`; scaled to
+            sum to one. None stands for equal weights.
 
         Returns:
-          float32 `[row, task]`, or `[ray, row, task]` where several preferences are given.
+          float32 `[row, goal]`, or `[preference, row, goal]` where several preferences are given.
 
         Raises:
           UserError: rows or preference are not as the model needs them, or numbers are so far
             from those of training that the model's answer is not finite.
         """
-        rays = self.rays(preference)
-        probabilities = self.predict_encoded(self.preprocess(rows), np.atleast_2d(rays))
+        weights = self.weights(preference)
+        probabilities = self.predict_encoded(self.preprocess(rows), np.atleast_2d(weights))
         require_finite(probabilities, "rows")
-        return probabilities[0] if rays.ndim == 1 else probabilities
+        return probabilities[0] if weights.ndim == 1 else probabilities
 
-    def rays(self, preference: ArrayLike | None, where: str = "preference") -> np.ndarray:
-        """A preference as float32 weights that sum to one, `[..., task]`.
+    def weights(self, preference: ArrayLike | None, where: str = "preference") -> np.ndarray:
+        """A preference as float32 weights that sum to one, `[..., goal]`.
 
         Raises:
           UserError: it is negative, all zero, not numbers, or of the wrong length.
@@ -83,24 +84,26 @@ class Predictor:
                 f"{where}: a weight is too large; weights are relative, such as 3 and 7"
             ) from None
         if weights.ndim not in (1, 2) or not weights.size:
-            raise UserError(f"{where}: give one number a task, such as 0.3,0.7")
+            raise UserError(f"{where}: give one number for each goal, such as 0.3,0.7")
         return normalise(weights, len(self.tasks), where).astype(np.float32)
 
-    def predict_encoded(self, batch: Encoded, rays: np.ndarray) -> np.ndarray:
-        """Probabilities `[ray, row, task]` of encoded rows under rays `[ray, task]`."""
-        result = np.empty((len(rays), len(batch), len(self.tasks)), np.float32)
+    def predict_encoded(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
+        """Probabilities `[preference, row, goal]` of rows under `[preference, goal]`."""
+        result = np.empty((len(preferences), len(batch), len(self.tasks)), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)
-            for chosen in _chunks(len(rays), RAY_BUCKETS[-1]):
-                logits = np.asarray(self.grid(*arrays, _padded(rays[chosen], RAY_BUCKETS)))
-                # A model that takes no preference answers with one ray, which stands for all.
+            for chosen in _chunks(len(preferences), PREFERENCE_BUCKETS[-1]):
+                logits = np.asarray(
+                    self.grid(*arrays, _padded(preferences[chosen], PREFERENCE_BUCKETS))
+                )
+                # A model that takes no preference answers once, for all preferences.
                 kept = logits[: chosen.stop - chosen.start, : rows.stop - rows.start]
                 result[chosen, rows] = _sigmoid(kept)
         return result
 
     def predict_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        """Probabilities `[row, task]` of encoded rows, each under its own preference
-        `[row, task]`: how a server scores requests of many callers at once."""
+        """Probabilities `[row, goal]` of encoded rows, each under its own preference
+        `[row, goal]`: how a server scores requests of many callers at once."""
         result = np.empty((len(batch), len(self.tasks)), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)

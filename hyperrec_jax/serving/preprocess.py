@@ -25,12 +25,12 @@ class ArrowStream(Protocol):
 
 
 _MOST_BITS = 4096
-"""Of an integer: Python writes no number of arbitrary length."""
+"""Bits of the largest integer that is written: Python writes none of arbitrary length."""
 _INTEGER_OR_NOTHING = "^(-?[0-9]+)?$"
 _TOO_LARGE = "is too large; a model reads numbers as float32"
 
 RawRows = ArrowStream | Sequence[Mapping[str, Any]]
-"""A frame, an Arrow table, or one dictionary a row."""
+"""A frame, an Arrow table, or one dictionary per row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Preprocessor:
         """Encodes rows; values that training never saw get the out-of-vocabulary id 0.
 
         Args:
-          rows: A frame, an Arrow table, or one dictionary a row; other columns are ignored.
+          rows: A frame, an Arrow table, or one dictionary per row; other columns are ignored.
           where: What the rows are, for messages.
           first: Number of the first row, for messages.
 
@@ -202,7 +202,7 @@ def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
     """Rows as an Arrow table.
 
     Args:
-      rows: A frame, an Arrow table, or one dictionary a row.
+      rows: A frame, an Arrow table, or one dictionary per row.
       where: What the rows are, for messages.
 
     Raises:

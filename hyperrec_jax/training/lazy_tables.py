@@ -1,9 +1,9 @@
 """Steps that touch only those rows of the embedding tables that a batch names.
 
 Dense Adam reads and writes every row of a table, of its gradient and of its two moments at each
-step. Of a field with millions of ids a batch names some thousands: here they are gathered, together
-with their moments, into a small table; the step runs on it as on any other; and the rows are put
-back in place. No array as long as the vocabulary is ever made beside the tables themselves.
+step. A batch names some thousands of the millions of ids of a field: here they are gathered,
+together with their moments, into a small table; the step runs on it as on any other; and the rows
+are put back in place. No array as long as the vocabulary is ever made beside the tables themselves.
 
 This is Adam on sparse gradients, as `torch.optim.SparseAdam` and TensorFlow's LazyAdam define it:
 a row that a batch does not name keeps its value and its moments, where dense Adam would move it

@@ -22,7 +22,7 @@ from hyperrec_jax.config.run import Run
 from hyperrec_jax.training.state import Batch, TrainState
 
 KEPT_PREFERENCES = 16
-"""How many of the preferences of a batch a step reports."""
+"""Number of preferences of a batch that the metrics of a step keep."""
 
 
 class StepMetrics(NamedTuple):
@@ -45,7 +45,7 @@ class Forward(NamedTuple):
     """What the loss of a batch leaves behind, beside its value.
 
     Attributes:
-      losses: Of each goal under each preference, `[preference, goal]`.
+      losses: Losses of each goal under each preference, `[preference, goal]`.
       preferences: Those drawn, `[preference, goal]`, the first 16.
       batch_stats: Running statistics of batch norm after the batch.
     """
@@ -86,7 +86,7 @@ def goal_losses(
       batch_stats: The running statistics before the batch.
       batch: The rows.
       preferences: From `draw_preferences`.
-      key: Of dropout.
+      key: Key of dropout.
       perturbations: What `gram.py` adds to the representations that the goals share.
 
     Returns:

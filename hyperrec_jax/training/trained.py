@@ -36,7 +36,7 @@ class Trained:
       network: The Flax module.
       variables: Its parameters and batch norm statistics.
       mesh: Devices.
-      progress: Of the run at the selected state.
+      progress: Progress of the run at the selected state.
       folder: The run's folder.
     """
 

@@ -83,13 +83,13 @@ def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
 @pytest.mark.parametrize(
     ("preference", "message"),
     [
-        ([1, 2, 3], "3 weights for 2 tasks"),
+        ([1, 2, 3], "3 weights for 2 goals"),
         ([-1, 2], "negative"),
         ([0, 0], "all weights are zero"),
         ([float("nan"), 1], "not a finite number"),
         ("much", "not a list of numbers"),
-        ([], "one number a task"),
-        ([[[0.5, 0.5]]], "one number a task"),
+        ([], "one number for each goal"),
+        ([[[0.5, 0.5]]], "one number for each goal"),
     ],
 )
 def test_a_bad_preference_is_refused(exported_model, rows, preference, message):

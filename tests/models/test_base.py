@@ -63,7 +63,7 @@ def test_options_reach_the_model():
         ({"options": {"bottom_widths": (8, -1)}}, "'bottom_widths' .* a list of whole numbers"),
         ({"options": {"bottom_widths": ()}}, "'bottom_widths' .* a list of whole numbers"),
         ({"options": {"preference_input": 1}}, "'preference_input' .* is 1: give true or false"),
-        ({"num_tasks": 0}, "needs at least one task, not 0"),
+        ({"num_tasks": 0}, "needs at least one goal, not 0"),
         ({"field_sizes": (), "num_numerical": 0}, "at least one categorical or numerical field"),
     ],
 )  # fmt: skip

@@ -152,7 +152,7 @@ class MMoE(Reference):
 
 
 class PLE(Reference):
-    """Half of the experts shared, half a task's own."""
+    """Half of the experts shared, the other half for one task each."""
 
     def build(self) -> None:
         super().build()
