@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hyperrec_jax import fit, load, plot, prepare, suggest_preference
+from hyperrec_jax import fit, prepare
 from hyperrec_jax.data.sources.census_income import COLUMNS
 
 
@@ -49,11 +49,11 @@ def main() -> None:
         "model.tower_widths": (32,),
         "train.epochs": 2,
     }
-    front = fit(store, arguments.output / "run", options).evaluate(store, "test", 11)
-    plot(front, arguments.output / "front.png")
-    choice = suggest_preference(front, "best:never_married,rich=1%")
+    model = fit(store, arguments.output / "run", options)
+    model.plot(arguments.output / "front.png", model.evaluate(preferences=11))
+    choice = model.suggest("best:never_married,rich=1%")
     print(choice)
-    print(load(arguments.output / "run").predict(people.head(3), choice.preference))
+    print(model.predict(people.head(3), choice.preference))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 The whole job in a notebook:
 
-    from hyperrec_jax import fit, load, plot, prepare, suggest_preference
+    from hyperrec_jax import fit, prepare
 
     store = prepare(frame, "data/shop", categorical=["item"], labels=["click", "buy"])
-    front = fit(store, "runs/shop").evaluate(store)
-    plot(front, "front.png")
-    choice = suggest_preference(front, "best:buy,click=1%")
-    scores = load("runs/shop").predict(frame, choice.preference)
+    model = fit(store, "runs/shop")
+    front = model.evaluate()
+    model.plot("front.png", front)
+    choice = model.suggest("best:buy,click=1%")
+    scores = model.predict(frame, choice.preference)
 """
 
 import importlib

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import hyperrec_jax
-from hyperrec_jax import fit, load, plot, prepare, suggest_preference
+from hyperrec_jax import fit, load, prepare
 from hyperrec_jax.errors import UserError
 from tests.conftest import ROOT, TINY_MODEL
 
@@ -34,15 +34,40 @@ def columns():
 
 def test_ten_lines_do_the_job(frame, columns, tmp_path, caplog):
     store = prepare(frame, tmp_path / "shop", **columns)
-    front = fit(store, tmp_path / "run", TINY_MODEL | {"model.num_experts": 2}).evaluate(store)
-    plot(front, tmp_path / "front.png")
+    model = fit(store, tmp_path / "run", TINY_MODEL | {"model.num_experts": 2})
+    front = model.evaluate()
+    model.plot(tmp_path / "front.png", front)
     assert (tmp_path / "front.png").stat().st_size > 10_000
-    choice = suggest_preference(front, "best:buy")
-    scores = load(tmp_path / "run").predict(frame, choice.preference)
+    choice = model.suggest("best:buy")
+    held = model.evaluate(split="validation")
+    expected = hyperrec_jax.suggest_preference(held, "best:buy").preference
+    np.testing.assert_array_equal(choice.preference, expected)
+    scores = model.predict(frame, choice.preference)
     assert scores.shape == (len(frame), 2)
+    model.export(tmp_path / "model")
+    for other in (load(tmp_path / "run"), load(tmp_path / "model")):
+        np.testing.assert_allclose(other.predict(frame, choice.preference), scores, atol=1e-6)
+    assert repr(model) == f"Model(pomoe, goals click, buy, {tmp_path / 'run'})"
     assert not caplog.records  # a notebook shows warnings of the libraries below
     assert front.auc[:, 0].max() > 0.6
     assert np.corrcoef(scores[:, 1], frame["buy"])[0, 1] > 0.2
+
+
+def test_a_frame_that_was_prepared_before_keeps_its_store(frame, columns, tmp_path):
+    rows = frame.head(300)
+    first = prepare(rows, tmp_path / "shop", **columns)
+    written = (first.path / "train.arrow").stat().st_mtime_ns
+    again = prepare(rows.copy(), tmp_path / "shop", **columns)
+    assert again.fingerprint == first.fingerprint
+    assert (again.path / "train.arrow").stat().st_mtime_ns == written
+    other = prepare(rows.assign(age=rows["age"] + 1), tmp_path / "shop", **columns)
+    assert (other.path / "train.arrow").stat().st_mtime_ns != written
+
+
+def test_the_package_shows_its_names():
+    names = {"Model", "fit", "load", "plot", "prepare", "suggest_preference"}
+    assert names <= set(dir(hyperrec_jax))
+    assert hyperrec_jax.Model.__name__ == "Model"
 
 
 def test_a_list_of_dictionaries_with_gaps(frame, columns, tmp_path):

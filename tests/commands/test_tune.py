@@ -82,7 +82,7 @@ def test_a_run_that_diverges_does_not_end_the_study(config, tmp_path, monkeypatc
 
 
 def test_unknown_options_and_metrics_are_told(config, tmp_path):
-    with pytest.raises(UserError, match="no config key 'optimizer.rate_of_learning'"):
+    with pytest.raises(UserError, match=r"no config key 'optimizer\.rate_of_learning'"):
         tune(config, tmp_path / "a", [Range("optimizer.rate_of_learning", (), 0.1, 1.0)], 1)
     with pytest.raises(UserError, match="--metrics: no 'auc/sale'; there are auc/buy, auc/click"):
         tune(config, tmp_path / "b", RANGES, 1, ("auc/sale",))
