@@ -85,14 +85,14 @@ def test_it_starts_as_the_sum_by_hand_and_is_kept_in_a_file(tmp_path):
     both = [one.score(np.stack([logits] * 5), PREFERENCES) for one in (fusion, again)]
     np.testing.assert_array_equal(*both)
     assert both[0].shape == (5, 240)
-    with pytest.raises(UserError, match="not a fusion"):
+    with pytest.raises(UserError, match="no fusion that"):
         Fusion.load(tmp_path / "nothing.npz")
     with pytest.raises(ValueError, match="for preferences"):
         fusion.score(logits, [1.0, 0.0, 0.0])
 
 
 def test_what_has_no_list_to_learn_from_is_told():
-    with pytest.raises(UserError, match="task 1 has no list"):
+    with pytest.raises(UserError, match="goal 1 has no list"):
         fit_fusion([[0, 1], [0, 0]], [[0.0, 1], [0, 1]], [0, 0], PREFERENCES)
     with pytest.raises(ValueError, match="5 preferences before"):
         fit_fusion([[0, 1]], np.zeros((3, 1, 2)), [0, 0], PREFERENCES)

@@ -38,7 +38,7 @@ def test_calibration_is_a_logistic_regression(slope: float, intercept: float) ->
 
 
 def test_calibration_of_one_class_is_refused() -> None:
-    with pytest.raises(UserError, match="task 1 has labels of one class"):
+    with pytest.raises(UserError, match="goal 1 has labels of one class"):
         fit_calibrator([[0, 1], [0, 0]], [[0.0, 1], [0, 1]])
 
 
