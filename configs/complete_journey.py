@@ -5,8 +5,9 @@
     hyperrec train --config configs/complete_journey.py --workdir runs/complete_journey
     hyperrec evaluate --workdir runs/complete_journey
 
-Another folder: `--config.data.store=DIR`. Features count what a household did before, so that a few
-passes over the 390,000 training rows are enough.
+Another folder: `--config.data.store=DIR`. One run of two stages: predictions under equal weights,
+whose weighted sum ranks the lists; then the order of the lists itself, under every preference
+(docs/lists.md; measured in benchmarks/results/lists.md).
 """
 
 from ml_collections import ConfigDict
@@ -17,4 +18,18 @@ from hyperrec_jax.config import defaults
 def get_config(preset: str = "default") -> ConfigDict:
     config = defaults.get_config(preset)
     config.data.store = "data/complete_journey"
+    config.model.name = "film"
+    # Features count what a household did before: a small network and few passes are enough.
+    config.model.embedding_dim = 16
+    config.model.bottom_widths = (128, 64)
+    config.model.tower_widths = (32,)
+    config.sampler.name = "fixed"  # equal weights: the first stage trains no preference
+    config.optimizer.schedule = "cosine"
+    config.optimizer.l2 = 1e-4
+    config.train.epochs = 3
+    config.train.grid = 9
+    config.list.loss = "lambda_ndcg"
+    config.list.epochs = 3
+    config.list.learning_rate = 1e-4
+    config.list.prediction_weight = 3.0
     return config

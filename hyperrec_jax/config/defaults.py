@@ -24,7 +24,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     for section in SECTIONS:
         config[section] = ConfigDict(
             {
-                name: placeholder(int) if option.default is None else option.default
+                name: placeholder(object) if option.default is None else option.default
                 for name, option in section_options(section).items()
             }
         )

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from hyperrec_jax import models
+from hyperrec_jax.config.lists import ListTraining, resolve_lists
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
@@ -58,8 +59,9 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     optimizer_options = {k: v for k, v in config["optimizer"].items() if k != "lazy_rows"}
     init_key, step_key = jax.random.split(jax.random.key(config["seed"]))
     rates = np.array(training_rows.positives) / max(len(training_rows), 1)
+    lists = resolve_lists(config, training_rows, schema.group or "", schema.tasks, model, mesh)
     return Run(
-        config=_written_out(config, model, num_preferences),
+        config=_written_out(config, model, num_preferences, lists),
         schema=schema,
         model=model,
         objective=objective,
@@ -78,6 +80,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         base_rates=rates if settings["prior_bias"] else None,
         init_key=init_key,
         step_key=step_key,
+        lists=lists,
     )
 
 
@@ -191,7 +194,9 @@ def _normaliser(
     return normaliser
 
 
-def _written_out(config: Config, model: MultiTaskModel, num_preferences: int) -> Config:
+def _written_out(
+    config: Config, model: MultiTaskModel, num_preferences: int, lists: ListTraining | None
+) -> Config:
     """The config with all that it leaves to defaults written out, so that a run outlives them."""
     full = {
         key: dict(section) if isinstance(section, Mapping) else section
@@ -200,6 +205,8 @@ def _written_out(config: Config, model: MultiTaskModel, num_preferences: int) ->
     full["objective"]["name"] = objective = _objective_name(config, model)
     full["normaliser"]["name"] = normaliser = _normaliser_name(config, model)
     full["train"]["preferences"] = num_preferences
+    if lists is not None:
+        full["list"]["scales"] = tuple(lists.scales.tolist())
     sampler = config["sampler"]["name"]
     for section, known in (
         ("model", models.model_options(config["model"]["name"])),
@@ -208,5 +215,9 @@ def _written_out(config: Config, model: MultiTaskModel, num_preferences: int) ->
         ("sampler", sampling.SAMPLERS.defaults(sampler)),
     ):
         given = full[section]
-        given |= {key: value for key, value in known.items() if given.get(key) is None}
+        given |= {
+            key: value
+            for key, value in known.items()
+            if given.get(key) is None and value is not None
+        }
     return full

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from hyperrec_jax.config.lists import ListTraining
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.preference.normalisation import Normaliser
@@ -40,6 +41,9 @@ class Run:
       base_rates: Rate of positives of each goal among the training rows, `[goal]`, at which the
         first predictions begin; None where they begin at the model's own initial values.
       init_key: Random key of the first parameters.
+      lists: The second stage, on whole lists; None without one.
+      first_step: Number of the run's first step; a second stage goes on where the first ended.
+      first_epoch: Number of epochs before that step.
       step_key: Random key of the steps; step `s` draws from `fold_in(step_key, s)`.
     """
 
@@ -58,3 +62,6 @@ class Run:
     base_rates: np.ndarray | None
     init_key: jax.Array
     step_key: jax.Array
+    lists: ListTraining | None = None
+    first_step: int = 0
+    first_epoch: int = 0

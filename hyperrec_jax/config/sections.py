@@ -1,4 +1,4 @@
-"""The options of a run that no component has: data, training, optimizer, mesh.
+"""The options of a run that no component has: data, training, optimizer, lists, mesh.
 
 Each default, type, range and meaning stands here and nowhere else.
 """
@@ -95,6 +95,38 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class List:
+    """A second stage of training, on whole lists, after that on single rows; see docs/lists.md.
+
+    Attributes:
+      loss: What trains the order of the lists; `none` for no second stage.
+      epochs: Passes over the training lists; 0 for none, where the lists only select the model.
+      batch_size: Rows of a batch of whole lists, padding included.
+      learning_rate: Peak learning rate of the second stage.
+      schedule: `constant`, or `cosine` from the peak to zero at the end of `list.epochs`.
+      prediction_weight: Weight of the goals' own losses beside the list's; 0 trains the list alone,
+        and predictions lose their calibration.
+      cutoff: Number of ranks that count, in the loss and for the NDCG that selects the model.
+      concentration: Of the Dirichlet distribution of which each list draws a preference.
+      scales: What counts as much of each goal in the score as one of another. By default the
+        mean gain of a training row.
+      max_items: Longest list; of longer ones an epoch takes as many rows at random. By default the
+        longest there is.
+    """
+
+    loss: Literal["none", "lambda_ndcg", "list_softmax", "approx_ndcg"] = "none"
+    epochs: NaturalNumber = 6
+    batch_size: Count = 2048
+    learning_rate: Positive = 2e-4
+    schedule: Literal["constant", "cosine"] = "cosine"
+    prediction_weight: NotNegative = 1.0
+    cutoff: Count = 10
+    concentration: Positive = 0.3
+    scales: Annotated[tuple[float, ...], Range("(0, inf)")] | None = None
+    max_items: Count | None = None
+
+
+@dataclass(frozen=True)
 class Mesh:
     """How the devices share the work.
 
@@ -107,7 +139,7 @@ class Mesh:
     expert: Count = 1
 
 
-SECTIONS = {"data": Data, "train": Train, "optimizer": Optimizer, "mesh": Mesh}
+SECTIONS = {"data": Data, "train": Train, "optimizer": Optimizer, "list": List, "mesh": Mesh}
 """The sections with a fixed set of options, by name."""
 
 COMPONENTS = {

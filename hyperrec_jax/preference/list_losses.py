@@ -18,6 +18,7 @@ January 2025) fails with the versions of JAX that this project needs, and it has
 normalised for each goal.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -26,6 +27,9 @@ import optax
 from jax.typing import ArrayLike
 
 _FAR_BELOW = -1e30
+
+ListLoss = Callable[[jax.Array, jax.Array, ArrayLike, jax.Array], jax.Array]
+"""`loss(scores [..., list, item], gains [list, item, goal], mask, preferences) -> [..., list]`."""
 
 
 def to_lists(
@@ -213,6 +217,21 @@ def approx_ndcg(
     if preferences is not None:
         reachable = (_for_each_list(preferences, scores) * reachable).sum(-1)
     return reachable - (relative * discounts).sum(-1)
+
+
+def create_list_loss(name: str, cutoff: int) -> ListLoss:
+    """A loss of this module by its name.
+
+    Args:
+      name: Of a function: `lambda_ndcg`, `list_softmax` or `approx_ndcg`.
+      cutoff: Number of ranks that count, at least 1; `list_softmax` looks at whole lists.
+    """
+    losses: dict[str, ListLoss] = {
+        "lambda_ndcg": functools.partial(lambda_ndcg, k=cutoff),
+        "list_softmax": list_softmax,
+        "approx_ndcg": functools.partial(approx_ndcg, k=cutoff),
+    }
+    return losses[name]
 
 
 def soft_ranks(scores: jax.Array, mask: ArrayLike, temperature: float) -> jax.Array:

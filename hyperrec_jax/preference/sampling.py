@@ -133,13 +133,15 @@ def centre_to_corners(
 
 
 @register("fixed")
-def fixed(num_tasks: int, *, preferences: Sequence[float] | ArrayLike) -> Sampler:
+def fixed(num_tasks: int, *, preferences: Sequence[float] | ArrayLike | None = None) -> Sampler:
     """Given preferences in turn, from a random start.
 
     Args:
       num_tasks: Number of goals.
       preferences: `[goal]` or `[preference, goal]`; each is scaled to sum to one.
+        By default equal weights alone.
     """
+    preferences = np.ones(num_tasks) if preferences is None else preferences
     table = normalise(
         np.atleast_2d(np.asarray(preferences, np.float64)), num_tasks, "fixed sampler"
     )

@@ -38,6 +38,8 @@ class Progress:
       stale: Evaluations since then.
       finished: Whether the run has ended, by its length or by early stopping.
       data_fingerprint: Fingerprint of the store that the run reads.
+      list_step: Step at which the second stage began, on whole lists; None before it.
+      list_epoch: Epochs before that step.
     """
 
     epoch: int = 0
@@ -46,6 +48,8 @@ class Progress:
     stale: int = 0
     finished: bool = False
     data_fingerprint: str = ""
+    list_step: int | None = None
+    list_epoch: int = 0
 
 
 @contextlib.contextmanager

@@ -20,11 +20,17 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 """`step(state, batch) -> (state, metrics)`, of one run."""
 
 
-def make_step(run: Run) -> Step:
-    """The step of a run: `train_step` in the wrappers that its model and options ask for."""
-    loss: BatchLoss = gram_loss if run.objective.needs_gram else batch_loss
-    if run.model.inner_learning_rate:
-        loss = adapted(loss)
+def make_step(run: Run, loss: BatchLoss | None = None) -> Step:
+    """The step of a run: `train_step` in the wrappers that its model and options ask for.
+
+    Args:
+      run: The run.
+      loss: Loss of a batch; None for the objective's.
+    """
+    if loss is None:
+        loss = gram_loss if run.objective.needs_gram else batch_loss
+        if run.model.inner_learning_rate:
+            loss = adapted(loss)
     step: RunStep = functools.partial(train_step, loss=loss)
     if run.config["train"]["skip_nonfinite"]:
         step = skip_nonfinite(step)

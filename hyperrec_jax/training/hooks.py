@@ -78,8 +78,10 @@ class Logging(Hook):
 class ProgressBar(Hook):
     """Shows steps, losses and rows per second; only process 0 does."""
 
-    def __init__(self, goals: tuple[str, ...], epochs: int) -> None:
-        self._goals, self._epochs = goals, epochs
+    def __init__(self, goals: tuple[str, ...], run: Run) -> None:
+        self._goals, self._epochs = goals, run.config["train"]["epochs"]
+        self._first_epoch = run.first_epoch
+        self._unit = "epoch of lists" if run.first_step else "epoch"
         self._bar = tqdm(disable=True)
 
     def begin(self, progress: Progress, first: int, total: int) -> None:
@@ -108,7 +110,8 @@ class ProgressBar(Hook):
         self._bar.close()
 
     def _epoch(self, progress: Progress) -> str:
-        return f"epoch {min(progress.epoch + 1, self._epochs)}/{self._epochs}"
+        epoch = min(progress.epoch - self._first_epoch + 1, self._epochs)
+        return f"{self._unit} {epoch}/{self._epochs}"
 
 
 class Validation(Hook):
@@ -118,7 +121,7 @@ class Validation(Hook):
         self, validate: Validate, checkpoints: Checkpoints, log: MetricsLog, run: Run
     ) -> None:
         self._validate, self._checkpoints, self._log = validate, checkpoints, log
-        self._epochs = run.config["train"]["epochs"]
+        self._last_epoch = run.first_epoch + run.config["train"]["epochs"]
         self._patience = run.config["train"]["patience"]
 
     def epoch_ended(self, state: TrainState, progress: Progress) -> None:
@@ -134,7 +137,7 @@ class Validation(Hook):
         else:
             progress.stale += 1
         stopped = self._patience > 0 and progress.stale >= self._patience
-        progress.finished = stopped or progress.epoch >= self._epochs
+        progress.finished = stopped or progress.epoch >= self._last_epoch
 
 
 class Checkpointing(Hook):

@@ -21,7 +21,7 @@ from hyperrec_jax.training.dispatch import make_dispatch, make_step, padded
 from hyperrec_jax.training.hooks import Hook
 from hyperrec_jax.training.signals import stop_signals
 from hyperrec_jax.training.state import TrainState, state_template
-from hyperrec_jax.training.step import StepMetrics
+from hyperrec_jax.training.step import BatchLoss, StepMetrics
 
 
 def dispatch_schedule(
@@ -42,16 +42,22 @@ def dispatch_schedule(
 
 
 def run_loop(
-    run: Run, reader: Reader, state: TrainState, progress: Progress, hooks: Sequence[Hook]
+    run: Run,
+    reader: Reader,
+    state: TrainState,
+    progress: Progress,
+    hooks: Sequence[Hook],
+    loss: BatchLoss | None = None,
 ) -> Progress:
     """Trains from a state to the end of the run.
 
     Args:
       run: The run.
-      reader: Its batches by step.
+      reader: Its batches by step, from 0 at the run's first step on.
       state: Where to begin; its buffers are given away.
       progress: Up to this state; updated in place, by the hooks.
       hooks: Told of every call and epoch, in their order; closed at the end.
+      loss: Loss of a batch; None for the objective's.
 
     Returns:
       The progress at the end.
@@ -61,11 +67,12 @@ def run_loop(
       Preempted: SIGTERM came; the hooks have saved the state.
     """
     settings, per_epoch = run.config["train"], reader.steps_per_epoch
-    start = int(state.step)
+    offset = run.first_step
+    start = int(state.step) - offset
     length = min(settings["steps_per_dispatch"], per_epoch)
     schedule = list(dispatch_schedule(start, per_epoch, settings["epochs"], length))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state_template(run))
-    dispatch = make_dispatch(make_step(run), shardings)
+    dispatch = make_dispatch(make_step(run, loss), shardings)
     pending: tuple[int, int, StepMetrics] | None = None
     began = time.perf_counter()
 
@@ -79,14 +86,14 @@ def run_loop(
         metrics = jax.tree.map(lambda leaf: leaf[:count], processes.fetch(metrics))
         now = time.perf_counter()
         seconds, began = now - began, now
-        check_finite(first, metrics, per_epoch)
+        check_finite(first, metrics, per_epoch, offset)
         for hook in hooks:
-            hook.trained(first + count, metrics, count * reader.batch_size / seconds)
+            hook.trained(offset + first + count, metrics, count * reader.batch_size / seconds)
 
     with stop_signals() as stop, contextlib.ExitStack() as closing:
         for hook in hooks:
             closing.callback(hook.close)
-            hook.begin(progress, start, settings["epochs"] * per_epoch)
+            hook.begin(progress, offset + start, offset + settings["epochs"] * per_epoch)
         for (first, count), batch in zip(schedule, prefetch(reader, schedule), strict=True):
             placed = place_batch(padded(batch, length), run.mesh, axis=1)
             state, metrics = dispatch(state, placed, count)
@@ -100,7 +107,7 @@ def run_loop(
                 began = time.perf_counter()
                 if progress.finished:
                     break
-            elif any(hook.due(first, done) for hook in hooks):
+            elif any(hook.due(offset + first, offset + done) for hook in hooks):
                 settle()
                 for hook in hooks:
                     hook.save(state, progress)
@@ -108,17 +115,18 @@ def run_loop(
                 settle()
                 for hook in hooks:
                     hook.save(state, progress)
-                raise stop.exception(done)
+                raise stop.exception(offset + done)
     return progress
 
 
-def check_finite(first: int, metrics: StepMetrics, per_epoch: int) -> None:
+def check_finite(first: int, metrics: StepMetrics, per_epoch: int, offset: int = 0) -> None:
     """Refuses to go on after a loss that is not finite.
 
     Args:
-      first: Number of the first of the steps.
+      first: Number of the first of the steps, counted from the run's first step.
       metrics: Metrics of some steps, with a leading axis.
       per_epoch: Steps in an epoch.
+      offset: Number of the run's first step.
 
     Raises:
       TrainingError: a loss is NaN or infinite, and its step was not left out.
@@ -130,7 +138,7 @@ def check_finite(first: int, metrics: StepMetrics, per_epoch: int) -> None:
     step = first + index
     preference = ", ".join(f"{weight:.4f}" for weight in metrics.preferences[index][0])
     raise TrainingError(
-        f"the loss is {metrics.loss[index]} at step {step} (batch {step % per_epoch} of epoch "
-        f"{step // per_epoch + 1}, preference {preference}); the last checkpoint is kept; try a "
-        "lower optimizer.learning_rate, or train.skip_nonfinite=True"
+        f"the loss is {metrics.loss[index]} at step {offset + step} (batch {step % per_epoch} of "
+        f"epoch {step // per_epoch + 1}, preference {preference}); the last checkpoint is kept; "
+        "try a lower optimizer.learning_rate, or train.skip_nonfinite=True"
     )

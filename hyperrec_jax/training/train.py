@@ -17,9 +17,18 @@ from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.preference.grid import evaluation_grid
+from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
-from hyperrec_jax.training.hooks import Checkpointing, Logging, ProgressBar, Validate, Validation
+from hyperrec_jax.training.hooks import (
+    Checkpointing,
+    Hook,
+    Logging,
+    ProgressBar,
+    Validate,
+    Validation,
+)
+from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
 from hyperrec_jax.training.state import TrainState, first_state, state_template
@@ -29,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 def train(config: Config, workdir: Path, store: Store | None = None) -> Progress:
     """Trains a config in a workdir, or goes on where a former call was stopped.
+
+    Data with lists may have a second stage, on whole lists; see `training.list_stage`.
 
     Args:
       config: A nested dictionary with the sections of `config/defaults.py`.
@@ -49,18 +60,50 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
         workdirs.open_workdir(workdir, run.config, store, state_template(run)),
         explain_write_errors(workdir, "the last checkpoint is kept"),
     ):
-        checkpoints = Checkpoints(workdir)
-        state, progress = _resumed(run, checkpoints, store)
-        if progress.finished:
-            return progress
-        log = MetricsLog(workdir, int(state.step))
-        hooks = [
-            Logging(log, store.schema.tasks),
-            ProgressBar(store.schema.tasks, run.config["train"]["epochs"]),
-            Validation(make_validate(run, store.split("validation")), checkpoints, log, run),
-            Checkpointing(checkpoints, run.config["train"]["checkpoint_every"]),
-        ]
-        return run_loop(run, reader, state, progress, hooks)
+        progress = _train_rows(run, reader, workdir, store)
+        if run.lists is not None and run.lists.epochs:
+            progress = _train_lists(run, workdir, store)
+        return progress
+
+
+def _train_rows(run: Run, reader: Reader, workdir: Path, store: Store) -> Progress:
+    """The first stage, or what is left of it."""
+    checkpoints = Checkpoints(workdir)
+    state, progress = _resumed(run, checkpoints, store)
+    if progress.finished or progress.list_step is not None:
+        checkpoints.close()
+        return progress
+    hooks = _hooks(run, workdir, store, checkpoints, int(state.step))
+    return run_loop(run, reader, state, progress, hooks)
+
+
+def _train_lists(run: Run, workdir: Path, store: Store) -> Progress:
+    """The second stage, or what is left of it."""
+    assert run.lists is not None
+    checkpoints = Checkpoints(workdir)
+    state, progress = _resumed(run, checkpoints, store)
+    if progress.list_step is None:
+        state = list_stage.begin(run, state, progress, checkpoints)
+    stage = list_stage.stage_run(run, progress)
+    progress.finished = progress.epoch >= progress.list_epoch + run.lists.epochs
+    if progress.finished:
+        checkpoints.close()
+        return progress
+    hooks = _hooks(stage, workdir, store, checkpoints, int(state.step))
+    return run_loop(stage, run.lists.reader, state, progress, hooks, list_loss)
+
+
+def _hooks(
+    run: Run, workdir: Path, store: Store, checkpoints: Checkpoints, step: int
+) -> list[Hook]:
+    """What happens beside the steps of a stage that goes on from a step."""
+    log = MetricsLog(workdir, step)
+    return [
+        Logging(log, store.schema.tasks),
+        ProgressBar(store.schema.tasks, run),
+        Validation(make_validate(run, store.split("validation")), checkpoints, log, run),
+        Checkpointing(checkpoints, run.config["train"]["checkpoint_every"]),
+    ]
 
 
 def open_reader(run: Run, split: Split) -> Reader:
@@ -94,6 +137,8 @@ def _resumed(run: Run, checkpoints: Checkpoints, store: Store) -> tuple[TrainSta
     state, progress = restored
     logger.info("going on from step %d", int(state.step))
     patience = run.config["train"]["patience"]
+    if progress.list_step is not None:
+        return state, progress
     if progress.stale < patience or patience == 0:
         progress.finished = progress.epoch >= run.config["train"]["epochs"]
     return state, progress
@@ -114,7 +159,8 @@ def make_validate(run: Run, rows: Split) -> Validate:
             run.mesh,
             batch_size=settings["batch_size"],
         )
-        return _record(evaluate_front(scores, "validation", goals, preferences))
+        record = _record(evaluate_front(scores, "validation", goals, preferences))
+        return record if run.lists is None else record | list_stage.list_record(run, scores, rows)
 
     return validate
 

@@ -36,6 +36,7 @@ _FREE_KEYS = (
     "train.epochs",
     "train.patience",
     "train.checkpoint_every",
+    "list.epochs",
     "data.store",
     "data.resident",
     "mesh.",

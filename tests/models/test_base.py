@@ -21,7 +21,7 @@ def create(name="pomoe", options=None, **sizes):
 def test_all_models_are_there():
     assert set(model_names()) >= {
         "singletask", "sharedbottom", "omoe", "mmoe", "ple", "aitm", "metaheac", "pomoe",
-        "esmm", "phn", "cosmos",
+        "esmm", "film", "phn", "cosmos",
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ SMALL = {
     "tower_widths": (5,),
     "layout": "batched",
 }
-CONDITIONED = {"cosmos", "phn", "pomoe"}
+CONDITIONED = {"cosmos", "film", "phn", "pomoe"}
 VARIANTS = [
     model_options("original"),
     {"gate": "preference", "gate_scope": "per_task", "gate_anchors": False, "norm": "batch"},
@@ -118,7 +118,7 @@ def test_forms_of_a_preference(name, tasks, options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, {}) for name in ("cosmos", "esmm", "phn", "pomoe")]
+    [(name, {}) for name in ("cosmos", "esmm", "film", "phn", "pomoe")]
     + [("pomoe", variant) for variant in VARIANTS],
     ids=str,
 )
@@ -245,3 +245,25 @@ def test_towers_begin_alike_but_not_the_originals(options, alike):
     assert np.array_equal(first, second) == alike
     first, second, *_ = params["experts"]["layer_0"]["kernel"]
     assert not np.array_equal(first, second)
+
+
+def test_film_under_equal_weights_is_a_shared_bottom():
+    """Whatever it has learned of other preferences."""
+    film, variables, batch = make_model("film", 3, {"norm": "layer", "tower_widths": (5,)})
+    plain, _, _ = make_model("sharedbottom", 3, {"norm": "layer"})
+    params = {name: dict(tree) for name, tree in variables["params"].items()}
+    for bank in ("bottom", "towers"):
+        for name, layer in params[bank].items():
+            kept = {k: v for k, v in layer.items() if not k.startswith("film")}
+            # What every preference has in common is a part of the layer itself.
+            if name != "output":
+                gamma, beta = np.split(layer["film_bias"][:, None], 2, axis=-1)
+                kept["scale"] = layer["scale"] * (1 + gamma[:, 0])
+                kept["shift"] = layer["shift"] * (1 + gamma[:, 0]) + beta[:, 0]
+            params[bank][name] = kept
+    del params["preference_network"]
+    equal = np.full(3, 1 / 3, np.float32)
+    expected = run(plain, {"params": params}, batch, equal)
+    np.testing.assert_allclose(run(film, variables, batch, equal), expected, atol=1e-4, rtol=1e-4)
+    other = run(film, variables, batch, np.array([1, 0, 0], np.float32))
+    assert np.abs(other - expected).max() > 1e-2

@@ -110,6 +110,11 @@ def test_fixed_preferences_come_in_turn() -> None:
     np.testing.assert_array_equal(preferences[:3], preferences[3:])
 
 
+def test_fixed_without_preferences_is_equal_weights() -> None:
+    preferences = create_sampler("fixed", 3)(jax.random.key(0), 2, 0)
+    np.testing.assert_allclose(preferences, np.full((2, 3), 1 / 3), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

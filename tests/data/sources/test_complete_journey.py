@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.sources import complete_journey, tables
 from hyperrec_jax.data.sources.complete_journey import (
+    NO_FIELDS,
     WEEKS,
     JourneyOptions,
     complete_journey_source,
@@ -292,7 +293,7 @@ def test_store_and_files_agree(folder, built, tmp_path):
     store = prepare_store(source, tmp_path / "store")
     assert store.schema.tasks == ("purchase", "discovery", "private_label")
     assert store.schema.group == "list_id"
-    assert {field.name for field in store.schema.categorical} == set(CATEGORICAL)
+    assert {field.name for field in store.schema.categorical} == set(CATEGORICAL) - set(NO_FIELDS)
     assert {field.name for field in store.schema.numerical} == set(feature_names())
     for split, weeks in WEEKS.items():
         rows = pl.read_parquet(built / f"{split}.parquet")

@@ -1,0 +1,192 @@
+"""The table of `benchmarks.lists`, from the results that it kept."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperrec_jax.evaluation.bootstrap import interval
+from hyperrec_jax.evaluation.list_metrics import bootstrap, mean_over_lists
+from hyperrec_jax.evaluation.pareto import hypervolume, non_dominated, spearman
+
+NAMES = {
+    "recipe": "**recipe**: one model, two stages, conditioned",
+    "formula": "its first stage: sum of probabilities over their means",
+    "recipe_plain": "the recipe without conditioning",
+    "recipe_plain_formula": "its first stage",
+    "ids_formula": "its first stage with the ids of product, type, maker and store",
+    "mmoe_formula": "mmoe, sum of probabilities over their means",
+    "ple_formula": "ple, sum of probabilities over their means",
+    "nets": "our trunk by list loss, one model for each preference",
+    "lambdamart": "LightGBM LambdaMART, one model for each preference",
+}
+RESAMPLES = 1000
+
+
+def write_table(
+    path: Path, work: Path, goals: tuple[str, ...], grid: np.ndarray, units: np.ndarray
+) -> None:
+    """Writes what is there as a table in Markdown, in the place of the section of these goals.
+
+    Args:
+      path: The page.
+      work: Folder of the results.
+      goals: Their names.
+      grid: All preferences, `[preference, goal]`.
+      units: Household of each test list.
+    """
+    results = {
+        name: [np.load(file) for file in sorted(work.glob(f"{name}.*.npz"))] for name in NAMES
+    }
+    results = {name: kept for name, kept in results.items() if kept}
+    section = "\n".join(_section(results, goals, grid, units)) + "\n"
+    title = f"## {' / '.join(goals)}\n"
+    before = path.read_text("utf-8") if path.exists() else HEADER
+    start = before.find(title)
+    if start < 0:
+        path.write_text(before.rstrip("\n") + "\n\n" + title + section, "utf-8")
+        return
+    end = before.find("\n## ", start + 1)
+    rest = before[end:] if end >= 0 else ""
+    path.write_text(before[:start] + title + section + rest, "utf-8")
+
+
+HEADER = """\
+# Lists of The Complete Journey
+
+Written by `python -m benchmarks.lists` (its docstring says what each row is, and the commands).
+Test lists of households that training never saw; NDCG@10 of each goal under every preference. All
+choices are made on validation lists. Hypervolume is above the worst ends of the reference row's
+front, in per cent of it, at the preferences that the reference has; intervals (95 %) resample
+households.
+"""
+
+
+def _section(
+    results: dict[str, list[Any]], goals: tuple[str, ...], grid: np.ndarray, units: np.ndarray
+) -> list[str]:
+    reference = "lambdamart" if "lambdamart" in results else "formula"
+    shared = results[reference][0]["preferences"]
+    fronts = {
+        name: np.mean([mean_over_lists(_at(one, shared)) for one in kept], axis=0)
+        for name, kept in results.items()
+    }
+    worst = fronts[reference].min(axis=0)
+
+    def volume(front: np.ndarray) -> float:
+        return hypervolume(1 - front, 1 - worst)
+
+    best_ends = np.max([front.max(axis=0) for front in fronts.values()], axis=0)
+    opponents = [name for name in results if name not in ("recipe", "recipe_plain")]
+    each = {
+        name: [volume(mean_over_lists(_at(one, shared))) for one in kept]
+        for name, kept in results.items()
+    }
+    unit = each[reference][0]
+    best = max(opponents, key=lambda name: float(np.mean(each[name])))
+    lines = [
+        "",
+        f"Reference: {NAMES[reference].strip('*')}. Best opponent: {NAMES[best]}. "
+        f"{len(np.unique(units)):,} households, {len(units):,} lists, {len(grid)} preferences "
+        f"({len(shared)} for models that are trained for one). {datetime.date.today():%B %Y}.",
+        "",
+        "| | hypervolume, each seed | of the best opponent's | scalarised | ends "
+        "| off the best end | order | not dominated | largest jump | calibration | CPU s |",
+        "|---|---|---:|---:|---|---|---:|---:|---:|---|---:|",
+    ]
+    for name, kept in results.items():
+        of_seeds = [mean_over_lists(one["ndcg"]) for one in kept]
+        weights = grid[kept[0]["preferences"]]
+        front = fronts[name]
+        ends = front.max(axis=0)
+        calibration = np.mean([one["calibration"] for one in kept], axis=0)
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    NAMES[name],
+                    ", ".join(f"{100 * value / unit:.1f}" for value in each[name]),
+                    f"{100 * np.mean(each[name]) / np.mean(each[best]):.1f}",
+                    f"{(grid[shared] * front).sum(axis=1).mean():.4f}",
+                    " / ".join(f"{value:.4f}" for value in ends),
+                    " / ".join(f"{value:.4f}" for value in best_ends - ends),
+                    _mean(of_seeds, lambda one, w=weights: _order(one, w)),
+                    _mean(of_seeds, lambda one: float(non_dominated(-one).mean())),
+                    _mean(of_seeds, lambda one, w=weights: _largest_jump(one, w), 3),
+                    " / ".join(f"{value:.2f}" for value in calibration).replace("nan", "-"),
+                    f"{np.mean([one['cpu_seconds'] for one in kept]):.0f}",
+                ]
+            )
+            + " |"
+        )
+    lines += [
+        "",
+        "Differences of hypervolume, in points of the reference's, mean of the seeds:",
+        "",
+    ]
+    for one, other in (
+        ("recipe", "formula"),
+        ("recipe", "recipe_plain"),
+        ("recipe", "ids_formula"),
+        ("recipe_plain", "recipe_plain_formula"),
+        ("recipe", best),
+        ("recipe", reference),
+    ):
+        if one in results and other in results and one != other:
+            low, high = _difference(results[one], results[other], shared, units, volume, unit)
+            pairs = zip(each[one], _repeated(each[other], len(each[one])), strict=True)
+            middle = 100 * np.mean([a - b for a, b in pairs]) / unit
+            lines.append(
+                f"- {NAMES[one].replace('*', '')} minus {NAMES[other]}: "
+                f"{middle:+.2f} [{low:.2f}, {high:.2f}]"
+            )
+    return lines
+
+
+def _at(result: Any, shared: np.ndarray) -> np.ndarray:
+    """NDCG at the shared preferences."""
+    return result["ndcg"][np.searchsorted(result["preferences"], shared)]
+
+
+def _repeated(values: list[Any], count: int) -> list[Any]:
+    """One opponent of a single seed stands against each seed."""
+    return values * count if len(values) == 1 else values[:count]
+
+
+def _difference(
+    ours: list[Any],
+    theirs: list[Any],
+    shared: np.ndarray,
+    units: np.ndarray,
+    volume: Callable[[np.ndarray], float],
+    unit: float,
+) -> tuple[float, float]:
+    """Interval of the mean difference over seeds, resampling households, paired."""
+    total = np.zeros(RESAMPLES)
+    for one, other in zip(ours, _repeated(theirs, len(ours)), strict=True):
+        samples = [
+            bootstrap(_at(result, shared), units, resamples=RESAMPLES) for result in (one, other)
+        ]
+        total += [volume(a) - volume(b) for a, b in zip(*samples, strict=True)]
+    low, high = interval(100 * total / len(ours) / unit)
+    return float(low), float(high)
+
+
+def _mean(fronts: list[np.ndarray], measure: Callable[[np.ndarray], float], digits: int = 2) -> str:
+    return f"{np.mean([measure(front) for front in fronts]):.{digits}f}"
+
+
+def _order(front: np.ndarray, weights: np.ndarray) -> float:
+    """Smallest Spearman correlation of a goal's NDCG with its weight."""
+    return min(spearman(weights[:, goal], front[:, goal]) for goal in range(front.shape[1]))
+
+
+def _largest_jump(front: np.ndarray, weights: np.ndarray) -> float:
+    """Largest change of a goal's NDCG to the preference that is nearest, in part of its range."""
+    distance = np.abs(weights[:, None] - weights).sum(axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    neighbours = np.argwhere(distance <= distance.min() + 1e-9)
+    changes = np.abs(front[neighbours[:, 0]] - front[neighbours[:, 1]])
+    return float((changes.max(axis=0) / np.ptp(front, axis=0)).max())

@@ -1,0 +1,102 @@
+"""The loss of a batch of whole lists, trained end to end: the step of the second stage.
+
+    preferences = run.lists.sampler(key, lists)                     one per list
+    logits      = model(params, batch, preference of the row's list)
+    scores      = log sum_i w_i sigmoid(logits_i) / scale_i         preference/list_score.py
+    loss        = list loss(scores) + weight * the goals' own losses
+
+The goals' own losses keep the probabilities calibrated, whose sum the score is: a list loss alone
+is content with any numbers in the right order. They are counted once for each row, whatever the
+preference of its list, in units of what a constant prediction has.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hyperrec_jax.config.lists import ListTraining
+from hyperrec_jax.config.run import Run
+from hyperrec_jax.preference.list_losses import has_positive, mean_over_lists, to_lists
+from hyperrec_jax.preference.list_score import structured_score
+from hyperrec_jax.training.state import Batch, TrainState
+from hyperrec_jax.training.step import KEPT_PREFERENCES, Forward
+
+
+def list_loss(
+    run: Run, params: optax.Params, state: TrainState, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, Forward]:
+    """List loss and the goals' own losses of a batch that `ListReader` packed.
+
+    Padding rows take part in nothing but the batch statistics, of which they are less than one in
+    a hundred.
+
+    Args:
+      run: A run with `lists`.
+      params: The model's parameters.
+      state: The state before the batch.
+      batch: Rows of whole lists, with `mask`, `list_index` and `position`.
+      key: Random key of the preferences and of dropout.
+    """
+    lists = run.lists
+    assert lists is not None
+    preference_key, dropout_key = jax.random.split(key)
+    progress = (state.step - run.first_step) / max(lists.total_steps, 1)
+    preferences = lists.sampler(preference_key, lists.reader.lists_per_batch, progress)
+    # Padding rows have the number after the last list: they take the last one's preference.
+    of_row = jnp.take(preferences, batch["list_index"], axis=0, mode="clip")
+    logits, updates = run.model.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        batch,
+        of_row,
+        True,
+        rngs={"dropout": dropout_key},
+        mutable=["batch_stats"],
+    )
+    logits = jnp.broadcast_to(logits.astype(jnp.float32), of_row.shape)
+    labels = batch["labels"].astype(jnp.float32)
+    ranking = ranking_loss(lists, logits, labels, of_row, preferences, batch)
+    rows = batch["mask"].sum()
+    each = optax.sigmoid_binary_cross_entropy(logits, labels)
+    losses = (each * batch["mask"][:, None]).sum(axis=0) / rows  # [goal]
+    relative = losses / jnp.asarray(lists.constant_losses, jnp.float32)
+    loss = ranking + lists.prediction_weight * relative.mean()
+    stats = updates.get("batch_stats", {})
+    return loss, Forward(losses[None], preferences[:KEPT_PREFERENCES], stats)
+
+
+def ranking_loss(
+    lists: ListTraining,
+    logits: jax.Array,
+    gains: jax.Array,
+    of_row: jax.Array,
+    preferences: jax.Array,
+    batch: Batch,
+) -> jax.Array:
+    """Mean loss of the lists that have a positive of some goal.
+
+    Args:
+      lists: The second stage.
+      logits: `[row, goal]`.
+      gains: `[row, goal]`.
+      of_row: Preference of each row's list, `[row, goal]`.
+      preferences: Preference of each list, `[list, goal]`.
+      batch: With `mask`, `list_index` and `position` of the rows.
+
+    Returns:
+      `[]`.
+    """
+    scores = structured_score(logits, of_row, jnp.asarray(lists.scales))
+
+    def placed(values: jax.Array) -> jax.Array:
+        return to_lists(
+            values,
+            batch["list_index"],
+            batch["position"],
+            lists.reader.lists_per_batch,
+            lists.reader.max_items,
+        )
+
+    list_gains = jnp.moveaxis(placed(gains.T), 0, -1)  # [list, item, goal]
+    mask = placed(batch["mask"])
+    losses = lists.loss(placed(scores), list_gains, mask, preferences)
+    return mean_over_lists(losses, has_positive(list_gains, mask).any(axis=-1))

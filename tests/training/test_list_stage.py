@@ -1,0 +1,232 @@
+"""The second stage of a run: what it computes, what it refuses, and that it resumes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.sources.csv_files import csv_source
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.list_value import list_value
+from hyperrec_jax.preference.grid import evaluation_grid
+from hyperrec_jax.preference.list_losses import lambda_ndcg
+from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.checkpoint import Checkpoints
+from hyperrec_jax.training.list_loss import list_loss
+from hyperrec_jax.training.log import MetricsLog, read_metrics
+from hyperrec_jax.training.state import init_state, state_template
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.trained import load_trained
+from tests.conftest import tiny_config, write_own_data
+
+pytestmark = pytest.mark.slow
+
+LISTS = {
+    "model.name": "film",
+    "sampler.name": "fixed",
+    "list.loss": "lambda_ndcg",
+    "list.epochs": 2,
+    "list.batch_size": 256,
+    "list.learning_rate": 1e-2,
+    "list.cutoff": 3,
+}
+
+
+def _config(store, **overrides):
+    return tiny_config(store, **LISTS, **overrides)
+
+
+@pytest.fixture(scope="module")
+def whole_run(small_store, tmp_path_factory):
+    """Both stages without disturbance."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(_config(small_store), workdir, small_store)
+    return workdir
+
+
+def _latest(config, store, workdir):
+    run = resolve(config, store.schema, store.split("train"))
+    return Checkpoints(workdir, read_only=True).restore_latest(state_template(run))
+
+
+def test_the_log_has_both_stages_and_the_best_of_all_epochs_is_kept(small_store, whole_run):
+    records = [r for r in read_metrics(whole_run) if r["kind"] == "validation"]
+    assert [r["epoch"] for r in records] == [1, 2, 3, 4]
+    _, progress = _latest(_config(small_store), small_store, whole_run)
+    assert progress.finished
+    assert progress.list_epoch == 2
+    assert progress.best_value == max(r["value"] for r in records)
+    trained = load_trained(whole_run)
+    lists = resolve(trained.config, small_store.schema, small_store.split("train")).lists
+    rows = small_store.split("validation")
+    grid = evaluation_grid(2, trained.config["train"]["grid"])
+    scores = trained.score(small_store, "validation", grid)[1]
+    groups = rows.groups(0, len(rows))
+    found = list_value(scores.logits, scores.labels, groups, grid, lists.scales, 3)
+    assert found.value == pytest.approx(progress.best_value, abs=1e-6)
+
+
+def test_the_first_stage_at_equal_weights_is_the_formula(small_store, whole_run, tmp_path):
+    """Equal weights alone leave a film model without preference; its epochs are those of 0."""
+    config = _config(small_store) | {}
+    config["list"]["epochs"] = 0
+    progress = train(config, tmp_path, small_store)
+    assert progress.list_step is None
+    first = [r["value"] for r in read_metrics(tmp_path) if r["kind"] == "validation"]
+    whole = [r["value"] for r in read_metrics(whole_run) if r["kind"] == "validation"]
+    assert first == whole[:2]
+    logits = load_trained(tmp_path).score(small_store, "test", 5)[1].logits
+    np.testing.assert_array_equal(logits, np.broadcast_to(logits[:1], logits.shape))
+    moved = load_trained(whole_run).score(small_store, "test", 5)[1].logits
+    if max(whole[2:]) > max(whole[:2]):
+        assert np.abs(moved - moved[:1]).max() > 1e-3
+    # More epochs of lists later end where both stages at once do.
+    config["list"]["epochs"] = 2
+    train(config, tmp_path, small_store)
+    _assert_same(
+        _latest(config, small_store, tmp_path)[0],
+        _latest(_config(small_store), small_store, whole_run)[0],
+    )
+
+
+@pytest.mark.parametrize(
+    "kill_at", ["before the first step of lists", "in mid-epoch", "at its end"]
+)
+def test_a_run_killed_in_the_second_stage_ends_in_the_same_parameters(
+    small_store, whole_run, tmp_path, monkeypatch, kill_at
+):
+    config = _config(small_store, train__checkpoint_every=4)
+    stage_step = _latest(_config(small_store), small_store, whole_run)[1].list_step
+
+    class KilledError(Exception):
+        pass
+
+    def killed(self, step, kind, values):
+        late = step > stage_step + (4 if kill_at == "in mid-epoch" else 0)
+        if late and (kind == "validation" or kill_at != "at its end"):
+            raise KilledError
+        return log_write(self, step, kind, values)
+
+    log_write = MetricsLog.write
+    monkeypatch.setattr(MetricsLog, "write", killed)
+    with pytest.raises(KilledError):
+        train(config, tmp_path, small_store)
+    monkeypatch.undo()
+    assert train(config, tmp_path, small_store).finished
+    state, progress = _latest(config, small_store, tmp_path)
+    expected, expected_progress = _latest(_config(small_store), small_store, whole_run)
+    _assert_same(state, expected)
+    assert progress == expected_progress
+    seen = [(r["step"], r["kind"]) for r in read_metrics(tmp_path)]
+    assert len(seen) == len(set(seen))
+
+
+def _assert_same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["film", "pomoe", "sharedbottom"])
+def test_loss_of_a_batch_written_out_plainly(small_store, name):
+    config = _config(small_store, model__name=name, model__dropout=0.0, model__norm="layer")
+    config["sampler"]["name"] = "stratified"
+    run = resolve(config, small_store.schema, small_store.split("train"))
+    state = init_state(run)
+    noise = iter(jax.random.split(jax.random.key(1), 1000))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(next(noise), leaf.shape), state.params
+    )
+    batch = {k: jnp.asarray(v[0]) for k, v in run.lists.reader.read(0, 1).items()}
+    key = jax.random.key(3)
+    loss, forward = list_loss(run, params, state, batch, key)
+
+    lists = run.lists.reader.lists_per_batch
+    preferences = run.lists.sampler(jax.random.split(key)[0], lists, 0.0)
+    ranking, entropy, rows = [], np.zeros(2), 0
+    for index in range(lists):
+        chosen = np.flatnonzero(np.asarray(batch["list_index"]) == index)
+        if not len(chosen):
+            continue
+        one = {n: batch[n][chosen] for n in ("categorical", "numerical")}
+        variables = {"params": params, "batch_stats": {}}
+        logits = run.model.apply(variables, one, preferences[index], False)
+        labels = batch["labels"][chosen].astype(jnp.float32)
+        entropy += optax.sigmoid_binary_cross_entropy(logits, labels).sum(0)
+        rows += len(chosen)
+        scores = jnp.log((preferences[index] * jax.nn.sigmoid(logits) / run.lists.scales).sum(-1))
+        if labels.any():
+            ranking.append(
+                lambda_ndcg(
+                    scores[None], labels[None], jnp.ones((1, len(chosen))), preferences[index], k=3
+                )[0]
+            )
+    positives = np.array(small_store.split("train").positives)
+    rates = (positives + 0.5) / (len(small_store.split("train")) + 1)
+    constant = -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
+    expected = np.mean(ranking) + (entropy / rows / constant).mean()
+    np.testing.assert_allclose(loss, expected, rtol=2e-4)
+    np.testing.assert_allclose(forward.losses[0], entropy / rows, rtol=2e-4)
+
+
+def test_padding_changes_no_loss(small_store):
+    config = _config(small_store, model__dropout=0.0, model__norm="layer")
+    run = resolve(config, small_store.schema, small_store.split("train"))
+    state = init_state(run)
+    batch = {k: jnp.asarray(v[0]) for k, v in run.lists.reader.read(0, 1).items()}
+    padding = batch["mask"] == 0
+    assert padding.any()
+    other = batch | {
+        "numerical": jnp.where(padding[:, None], 7.0, batch["numerical"]),
+        "labels": jnp.where(padding[:, None], 1, batch["labels"]),
+    }
+    key = jax.random.key(0)
+    expected = list_loss(run, state.params, state, batch, key)[0]
+    np.testing.assert_array_equal(list_loss(run, state.params, state, other, key)[0], expected)
+
+
+def test_list_value_of_lists_by_hand():
+    logits = np.log(np.array([[[0.5, 0.25, 0.125], [0.1, 0.2, 0.4]]]))
+    logits = logits - np.log1p(-np.exp(logits))
+    gains = np.array([[1, 0, 0], [0, 0, 1]], np.uint8)
+    grid = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = list_value(logits, gains, np.zeros(3, int), grid, np.array([0.5, 0.5]), 2)
+    np.testing.assert_allclose(found.ndcg, [[1, 0], [0, 1]])
+    assert found.value == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"list__loss": "pairs"}, r"list\.loss is 'pairs': give one of none, lambda_ndcg"),
+        ({"list__epochs": -1}, r"list\.epochs is -1: give"),
+        ({"list__prediction_weight": -1.0}, r"list\.prediction_weight is -1\.0: give"),
+        ({"list__scales": (1.0,)}, r"list\.scales=\(1\.0,\): give one for each of the goals click"),
+        ({"list__batch_size": 4}, "lists of up to 5 rows do not fit into a batch of 4"),
+        ({"model__name": "metaheac"}, "model metaheac trains on halves of a batch"),
+    ],
+)
+def test_refusals_come_before_anything_is_written(small_store, tmp_path, overrides, message):
+    flat = {key.replace(".", "__"): value for key, value in LISTS.items()} | overrides
+    with pytest.raises(UserError, match=message):
+        train(tiny_config(small_store, **flat), tmp_path / "run", small_store)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_lists_is_refused(tmp_path):
+    description = write_own_data(tmp_path)
+    description.write_text(description.read_text().replace("group: session\n", ""))
+    store = prepare_store(csv_source(description), tmp_path / "store", 0.1)
+    with pytest.raises(UserError, match="does not say which rows are ranked together"):
+        train(_config(store), tmp_path / "run", store)
+
+
+def test_the_config_of_a_run_tells_the_scales(small_store, whole_run, trained_run):
+    split = small_store.split("train")
+    scales = json.loads((whole_run / "config.json").read_text())["list"]["scales"]
+    np.testing.assert_allclose(scales, np.array(split.positives) / len(split), rtol=1e-6)
+    assert workdirs.load_config(trained_run)["list"]["scales"] is None
