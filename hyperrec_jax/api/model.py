@@ -2,21 +2,27 @@
 
 import dataclasses
 import functools
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.list_scorer import FUSIONS
 from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
-from hyperrec_jax.serving.predictor import Predictor
+from hyperrec_jax.serving.predictor import Predictor, Ranked
 from hyperrec_jax.serving.preprocess import RawRows
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.trained import Trained, load_trained
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Model(Trained):
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        return make_predictor(self, self.folder)
+        return make_predictor(self, self.folder, self.store)
 
     @functools.cached_property
     def _data(self) -> Store:
@@ -64,22 +70,50 @@ class Model(Trained):
         preferences: np.ndarray | int = 25,
         *,
         resamples: int = 0,
+        fusions: Sequence[str] | None = None,
         progress: bool = False,
     ) -> Front:
-        """Metrics of a split under a grid of preferences.
+        """Metrics of a split under a grid of preferences, and of its lists where it has groups.
 
         Args:
           store: Data with this model's schema; None for that which it was trained on.
           split: `train`, `validation` or `test`.
           preferences: `[preference, goal]`, or the number of preferences of the standard grid.
           resamples: Number of bootstrap resamples; 0 leaves intervals out.
+          fusions: How lists are scored, see `evaluation.list_scorer`; an empty tuple for no lists.
+            By default by the expected gain, where the data allows for lists.
           progress: Whether to show a bar.
 
         Raises:
-          UserError: the store has another schema, or no such split.
+          UserError: the store has another schema, or no such split; or lists are asked for by
+            `fusions` that can't be had.
         """
         store = store or self._data
-        return self.score(store, split, preferences, resamples=resamples, progress=progress)[0]
+        front, scores = self.score(
+            store, split, preferences, resamples=resamples, progress=progress
+        )
+        if not (self.schema.group if fusions is None else fusions):
+            return front
+        grid = front.preferences
+        if grid is None and not isinstance(preferences, int):
+            grid = preferences  # lists have preferences, also those of a model that takes none
+        try:
+            scorer = self.list_scorer(store)
+        except UserError as error:
+            if fusions is not None:
+                raise
+            logger.warning("no lists: %s", error)
+            return front
+        lists, _ = self.lists(
+            store,
+            scores,
+            split,
+            grid,
+            FUSIONS[:1] if fusions is None else fusions,
+            resamples=resamples,
+            scorer=scorer,
+        )
+        return dataclasses.replace(front, lists=lists)
 
     def predict(self, rows: RawRows, preference: ArrayLike | None = None) -> np.ndarray:
         """Probabilities of raw rows under one preference or several.
@@ -96,6 +130,32 @@ class Model(Trained):
           UserError: rows or preference are not as the model needs them.
         """
         return self._predictor.predict(rows, preference)
+
+    def rank(
+        self,
+        rows: RawRows,
+        preference: ArrayLike | None = None,
+        group: str | ArrayLike | None = None,
+        fusion: str = FUSIONS[0],
+    ) -> Ranked:
+        """Orders rows within their lists by one score for all goals.
+
+        Args:
+          rows: As for `predict`.
+          preference: As for `predict`.
+          group: The column of the rows that names their list, or the list of each row `[row]`. By
+            default the column that the training data named, if the rows have it; else all rows are
+            one list.
+          fusion: How the score is made: `expected_gain`, `log_odds` or `product`.
+
+        Returns:
+          `score` and `rank` (from 1) of each row, `[row]`, or `[preference, row]` where several
+          preferences are given.
+
+        Raises:
+          UserError: as for `predict`; a scorer can't be had; or the groups do not fit.
+        """
+        return self._predictor.rank(rows, preference, group, fusion)
 
     def suggest(
         self, goal: str, front: Front | None = None, *, split: str = "validation"

@@ -4,10 +4,11 @@
     hyperrec evaluate --workdir runs/synthetic --preferences "0.3,0.7;0.5,0.5"
 
 Writes `<workdir>/evaluation/<split>/front.json`, `front.csv`, `front.png`
-and `report.html`.
+and `report.html`; where the data has groups, also `lists.csv`, and lists come first.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from absl import flags
 from hyperrec_jax.commands import cli
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import distributed
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +66,13 @@ def _define_flags(values: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
-    flags.DEFINE_enum(
+    flags.DEFINE_list(
         "ranking",
         None,
-        ["weights", "learned"],
-        "Also rank each search (the data's group column) by one score for all goals: NDCG@10, MAP "
-        "and grouped AUC of each goal, in ranking.csv. weights: the preference's over calibrated "
-        "log-odds; learned: a head that the preference generates, fitted on the validation rows, "
-        "in fusion.npz.",
+        "How rows are scored for lists (the data's group column), commas between: expected_gain, "
+        "log_odds, product, learned (a head that the preference generates, fitted on the "
+        "validation rows, in fusion.npz), all of them by `all`, or `none`. The first is shown "
+        "first; lists.csv has all. Default: expected_gain where the data has groups.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -97,8 +99,10 @@ def _evaluate(values: Any, workdir: Path) -> None:
     from hyperrec_jax.preference import grid
     from hyperrec_jax.reports import results, tables
     from hyperrec_jax.reports.details import details as report_details
+    from hyperrec_jax.reports.lists import lists_summary
     from hyperrec_jax.training import trained as trained_models
     from hyperrec_jax.training import workdir as workdirs
+    from hyperrec_jax.training.scorer import describe_choice
 
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)
@@ -109,8 +113,10 @@ def _evaluate(values: Any, workdir: Path) -> None:
     )
     store = workdirs.open_store(trained.config, values.store)
 
-    if values.ranking:
-        trained.check_ranking(store)
+    fusions = _fusions(values.ranking, bool(trained.schema.group))
+    if fusions:
+        trained.check_groups(store)
+    scorer = _scorer(trained, store, values.ranking) if fusions else None
 
     def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
         return run.score(
@@ -122,25 +128,64 @@ def _evaluate(values: Any, workdir: Path) -> None:
         )
 
     front, scores = score(trained)
+    fused = None
+    if scorer is not None:
+        # Lists have preferences, also those of a model that takes none.
+        asked = preferences
+        if isinstance(asked, int):
+            asked = grid.evaluation_grid(trained.schema.num_tasks, asked)
+        lists, fused = trained.lists(
+            store, scores, values.split, asked, fusions, resamples=values.resamples, scorer=scorer
+        )
+        front = dataclasses.replace(front, lists=lists)
     others = {path: score(trained_models.load_trained(Path(path)))[0] for path in values.against}
     against = comparison.compare(front, others) if others else None
     split = store.split(values.split)
     trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
     output = Path(values.output or workdir / "evaluation" / values.split)
-    ranking = fused = None
-    if values.ranking:
-        if values.ranking == "learned":
-            fused = trained.fit_fusion(store, front.preferences)
-        ranking = trained.list_front(store, scores, values.split, front.preferences, fused)
 
     def write() -> None:
         details = report_details(workdir, trained, split, scores, front, against)
-        results.write(front, output, details, ranking, fused)
+        results.write(front, output, details, fused)
+        if front.lists and scorer:
+            print(describe_choice(scorer))
+            print(lists_summary(front.lists))
         print(tables.front_summary(front))
         if against:
             print(tables.comparison_summary(against))
-        if ranking:
-            print(tables.ranking_summary(front, ranking))
         print(f"written to {output}/")
 
     processes.on_first(write)
+
+
+def _scorer(trained: Any, store: Any, asked: list[str] | None) -> Any:
+    """The list scorer; None, and a line in the log, where lists were not asked for by name and
+    the data does not allow for them."""
+    try:
+        return trained.list_scorer(store)
+    except UserError as error:
+        if asked is not None:
+            raise
+        logger.warning("no lists: %s", error)
+        return None
+
+
+def _fusions(asked: list[str] | None, has_groups: bool) -> list[str]:
+    """The fusions that `--ranking` names.
+
+    Raises:
+      UserError: there is no such fusion.
+    """
+    from hyperrec_jax.evaluation.list_scorer import FUSIONS
+
+    if asked is None:
+        return list(FUSIONS[:1]) if has_groups else []
+    if asked == ["none"]:
+        return []
+    for name in asked:
+        if name not in (*FUSIONS, "learned", "all"):
+            renamed = "; what it named is log_odds now" if name == "weights" else ""
+            raise UserError(
+                f"--ranking {name}: there are {', '.join(FUSIONS)}, learned, all and none{renamed}"
+            )
+    return asked

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("train", "train one model for all preferences"),
     "evaluate": ("evaluate", "score a grid of preferences and write the front and a report"),
     "predict": ("predict", "score a file of raw rows under one or more preferences"),
+    "rank": ("rank", "order the rows of a file within their lists under a preference"),
     "suggest": ("suggest", "pick the preference of a front that serves a wish best"),
     "explore": ("explore", "open a page with a slider for each goal"),
     "export": ("export", "write a model that serves without the training code"),

@@ -1,8 +1,9 @@
 """Scores raw rows of any number: `hyperrec predict --workdir DIR --input FILE ...`.
 
 Rows stream from CSV or Parquet to Parquet or CSV a few megabytes at a time, under one preference or
-several; memory does not grow with their number. The columns written are those of --keep, then
-one for each goal: `click`, or `click@0.3,0.7` for each of several preferences.
+several; memory does not grow with their number. The columns written are those of --keep, then one
+for each goal and `score`, by which lists are ordered: `click`, or `click@0.3,0.7` for each of
+several preferences.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help=".parquet or .csv to write")
     parser.add_argument(
-        "--keep", default="", help="columns of the input to copy, separated by commas"
+        "--keep",
+        help="columns of the input to copy, separated by commas (default: the column that the "
+        "training data named as the list of a row, if the input has it)",
     )
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.preference
         else predictor.weights(None)[None]
     )
-    keep = [name for name in arguments.keep.split(",") if name]
+    keep = None if arguments.keep is None else [name for name in arguments.keep.split(",") if name]
     rows = predict_file(
         predictor, arguments.input, arguments.output, preferences.astype(np.float32), keep
     )

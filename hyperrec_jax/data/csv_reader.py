@@ -119,6 +119,14 @@ def read_csv(
             raise UserError(f"{file.name}: has no rows; download or export the file again")
 
 
+def header_of(file: TextFile) -> list[str]:
+    """The names in the first line of a file; none if it can't be read, which `read_csv` tells."""
+    try:
+        return next((cells for cells in _cells(file, _COMMAS) if cells), [])
+    except (csv.Error, UnicodeError, OSError, EOFError, zlib.error):
+        return []
+
+
 def _parse(
     raw: BinaryIO,
     file: TextFile,

@@ -11,6 +11,7 @@ import numpy as np
 
 from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.bootstrap import Bootstrap, bootstrap, interval
+from hyperrec_jax.evaluation.list_front import Lists
 from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.preference.normalisation import entropy_scale
 
@@ -45,6 +46,7 @@ class Front:
       obedience: Spearman correlation of each task's log loss with its weight, `[task]`; -1 where
         more weight always means less loss, NaN without a grid.
       samples: Metrics on resamples of the rows; None if no bootstrap was asked for.
+      lists: What the preferences' lists are worth; None where rows were not ranked in lists.
     """
 
     split: str
@@ -64,6 +66,7 @@ class Front:
     angle: float
     obedience: np.ndarray
     samples: Bootstrap | None = None
+    lists: Lists | None = None
 
     @property
     def has_grid(self) -> bool:
@@ -138,6 +141,7 @@ class Front:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
+        lists = {"lists": self.lists.to_dict()} if self.lists else {}
         return {
             "split": self.split,
             "tasks": self.tasks,
@@ -165,7 +169,7 @@ class Front:
                 "deviation": dict(zip(self.tasks, self.trade_off.deviation.tolist(), strict=True)),
             },
             "preferences": self.records(),
-        }
+        } | lists
 
 
 def evaluate_front(

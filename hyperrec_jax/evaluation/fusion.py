@@ -1,6 +1,6 @@
 """A learned score for one list: a small network whose last layer the preference generates.
 
-The hand-made score `sum_i r_i logit_i` (`ranking.fused_score`) means what it says only where the
+The hand-made score `sum_i r_i logit_i` means what it says only where the
 tasks' log-odds spread alike, and it adds where a list may need more. This one learns, on rows that
 the model was not trained on, which score serves the preference's weights of the tasks' list losses.
 """

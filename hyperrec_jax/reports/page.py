@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.reports import lists
 from hyperrec_jax.reports.details import Details
 from hyperrec_jax.reports.plots import (
     draw_calibration,
@@ -27,7 +28,12 @@ from hyperrec_jax.reports.template import PAGE, SCRIPT, STYLE
 
 def render(front: Front, extra: Details) -> str:
     """The page."""
-    sections = [
+    sections = []
+    if front.lists is not None:
+        of_lists = front.lists
+        picture = to_svg(lambda: lists.draw_lists(of_lists))
+        sections.append(("Lists", picture + lists.section(of_lists), lists.NOTE))
+    sections += [
         ("Front", to_svg(lambda: draw_front(front)), _FRONT_NOTE),
         ("Preferences", _table(front), _TABLE_NOTE),
     ]
@@ -49,12 +55,14 @@ def render(front: Front, extra: Details) -> str:
         for title, content, note in sections
     )
     facts = {"rows": f"{front.rows:,}"}
+    if front.lists is not None and front.lists.first.trade_off is not None:
+        facts["trade-off of lists"] = "yes" if front.lists.first.trade_off.found else "none here"
     if front.preferences is not None:
         facts["preferences"] = f"{len(front.auc)}"
         facts["not dominated"] = f"{int(front.non_dominated.sum())}"
     facts["hypervolume"] = _number(front.hypervolume)
     if front.trade_off is not None:
-        facts["trade-off"] = "yes" if front.trade_off.found else "none here"
+        facts["trade-off of losses"] = "yes" if front.trade_off.found else "none here"
     for task, count in zip(front.tasks, front.positives, strict=True):
         facts[f"positives of {task}"] = f"{count:,}"
     cards = "".join(

@@ -23,12 +23,20 @@ MAX_PAIRS = 6
 def plot(front: Front, path: str | Path) -> None:
     """Draws the front: AUC against AUC, and the log loss of each goal against its weight.
 
+    Where the front has lists, their NDCG against NDCG and against the weight come first.
+
     Args:
       front: The front of a model.
       path: Where the picture goes; the ending names the format, such as `.png`.
     """
+    from hyperrec_jax.reports.lists import draw_list_pair, draw_ndcg_by_weight
+
     with style():
-        figure, (left, right) = _new_figure(2, 4.2)
+        figure, axes = new_figure(2 if front.lists is None else 4, 4.2, columns=2)
+        *above, left, right = axes
+        if front.lists is not None:
+            draw_list_pair(above[0], front.lists, (0, min(1, len(front.tasks) - 1)))
+            draw_ndcg_by_weight(above[1], front.lists.first)
         points = _draw_pair(left, front, (0, min(1, len(front.tasks) - 1)))
         if front.preferences is not None:
             figure.colorbar(points, ax=left, label=f"weight of {front.tasks[0]}")
@@ -85,7 +93,7 @@ def draw_front(front: Front) -> Any:
     # The intervals may be far wider than the front: it is drawn without them first.
     intervals = [None] if front.auc_interval is None else [None, front.auc_interval]
     views = [(pair, interval) for interval in intervals for pair in pairs]
-    figure, axes = _new_figure(len(views), 4.2, columns=2 if len(pairs) == 1 else 3)
+    figure, axes = new_figure(len(views), 4.2, columns=2 if len(pairs) == 1 else 3)
     for panel, (pair, interval) in zip(axes, views, strict=False):
         points = _draw_pair(panel, front, pair, interval)
     if front.preferences is not None:
@@ -95,7 +103,7 @@ def draw_front(front: Front) -> Any:
 
 def draw_weights(front: Front) -> Any:
     """Log loss and AUC of each goal against its weight."""
-    figure, (losses, areas) = _new_figure(2)
+    figure, (losses, areas) = new_figure(2)
     _draw_losses_by_weight(losses, front)
     _draw_by_weight(areas, front, front.auc, front.auc_interval)
     areas.set(ylabel="AUC")
@@ -185,7 +193,7 @@ def draw_calibration(front: Front, curves: Mapping[int, Sequence[CalibrationCurv
       front: The front.
       curves: For some preferences, by their index, one curve for each goal.
     """
-    figure, axes = _new_figure(len(front.tasks))
+    figure, axes = new_figure(len(front.tasks))
     for index, (panel, task) in enumerate(zip(axes, front.tasks, strict=False)):
         for number, (place, by_task) in enumerate(curves.items()):
             label = (
@@ -212,7 +220,7 @@ def draw_calibration(front: Front, curves: Mapping[int, Sequence[CalibrationCurv
 def draw_experts(front: Front, use: np.ndarray) -> Any:
     """Shares of the experts, `[preference, gate, expert]`: a map, or bars for one preference."""
     gates, experts = use.shape[1:]
-    figure, axes = _new_figure(gates)
+    figure, axes = new_figure(gates)
     for gate, panel in zip(range(gates), axes, strict=False):
         if len(use) > 1:
             picture = _draw_shares(panel, front, use[:, gate], use.max())
@@ -241,7 +249,7 @@ def _draw_shares(panel: Any, front: Front, shares: np.ndarray, top: float) -> An
 
 def draw_training(history: Sequence[dict[str, Any]]) -> Any:
     """Losses and AUC against the step, from the records of `metrics.jsonl`."""
-    figure, (losses, areas) = _new_figure(2)
+    figure, (losses, areas) = new_figure(2)
     train = [record for record in history if record["kind"] == "train"]
     validation = [record for record in history if record["kind"] == "validation"]
 
@@ -268,7 +276,8 @@ def draw_training(history: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def _new_figure(panels: int, height: float = 3.6, columns: int = 3) -> tuple[Any, Any]:
+def new_figure(panels: int, height: float = 3.6, columns: int = 3) -> tuple[Any, Any]:
+    """A figure with so many panels, and their axes in reading order."""
     from matplotlib.figure import Figure
 
     columns = min(panels, columns)

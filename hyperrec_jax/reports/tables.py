@@ -8,7 +8,6 @@ import numpy as np
 
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
-from hyperrec_jax.evaluation.lists import RankingFront
 from hyperrec_jax.training.checkpoint import Progress
 from hyperrec_jax.training.log import read_metrics
 
@@ -101,7 +100,12 @@ def front_summary(front: Front) -> str:
             for task, gain, deviation in zip(front.tasks, *front.trade_off[:2], strict=True)
         )
         lines.append(
-            ("the preference trades off" if front.trade_off.found else "no trade-off beyond noise")
+            "losses: "
+            + (
+                "the preference trades off"
+                if front.trade_off.found
+                else "no trade-off beyond noise"
+            )
             + f": log loss gained from the least to the greatest weight: {gains} (bootstrap)"
         )
     if front.undefined_tasks:
@@ -127,31 +131,3 @@ def comparison_summary(comparison: Comparison) -> str:
         )
         lines.append(f"part of the way between the other models' ends: {covered}")
     return "\n".join(lines)
-
-
-def ranking_summary(front: Front, ranking: RankingFront) -> str:
-    """The list of the fused score, measured by each goal's labels."""
-    rows = ranking_records(front, ranking)
-    step = -(-len(rows) // SUMMARY_ROWS)
-    names = [name.replace("preference/", "r ") for name in rows[0]]
-    searches = ", ".join(
-        f"{task} {count:,} (of one class only: {skipped:,})"
-        for task, count, skipped in zip(front.tasks, ranking.groups, ranking.skipped, strict=True)
-    )
-    return (
-        f"one list for each search, for all goals; searches that count: {searches}\n"
-        f"{table(names, [list(row.values()) for row in rows[::step]])}"
-    )
-
-
-def ranking_records(front: Front, ranking: RankingFront) -> list[dict[str, float]]:
-    """One flat dictionary for each preference."""
-    records = []
-    for place, preference in enumerate(ranking.preferences):
-        record = {f"preference/{t}": float(w) for t, w in zip(front.tasks, preference, strict=True)}
-        for index, task in enumerate(front.tasks):
-            record[f"ndcg@{ranking.k}/{task}"] = float(ranking.ndcg[place, index])
-            record[f"map/{task}"] = float(ranking.average_precision[place, index])
-            record[f"grouped_auc/{task}"] = float(ranking.grouped_auc[place, index])
-        records.append(record)
-    return records

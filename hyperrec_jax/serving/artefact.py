@@ -16,6 +16,7 @@ from hyperrec_jax.data.files import file_checksum
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.vocabulary_file import check_vocabulary
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.list_scorer import ListScorer
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 
@@ -78,6 +79,7 @@ def load_exported(folder: Path) -> Predictor:
         name: functools.partial(jax.jit(program.call), weights)
         for name, program in programs.items()
     }
+    scorer = manifest.get("list_scorer")
     return Predictor(
         preprocess=Preprocessor.open(schema, folder / "vocabulary.arrow"),
         grid=scores["grid"],
@@ -85,6 +87,8 @@ def load_exported(folder: Path) -> Predictor:
         conditioned=manifest["conditioned"],
         config=manifest["config"],
         versions=manifest["exported_with"],
+        # Models of earlier releases have none.
+        scorer=ListScorer.from_dict(scorer) if scorer else None,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hyperrec_jax.serving.limits import MAX_QUEUED_ROWS
-from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor
+from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, Scored
 from hyperrec_jax.serving.preprocess import Encoded
 from hyperrec_jax.serving.refusal import Refused
 
@@ -16,7 +16,7 @@ from hyperrec_jax.serving.refusal import Refused
 class _Job:
     rows: Encoded
     preferences: np.ndarray
-    scores: asyncio.Future[np.ndarray]
+    scores: asyncio.Future[Scored]
 
 
 class Batcher:
@@ -38,15 +38,15 @@ class Batcher:
         self._observe = observe
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
 
-    async def score(self, rows: Encoded, preference: np.ndarray) -> np.ndarray:
-        """Predictions `[row, task]` under one preference `[task]`.
+    async def score(self, rows: Encoded, preference: np.ndarray) -> Scored:
+        """Predictions `[row, task]` and list scores `[row]` under one preference `[task]`.
 
         Raises:
           Refused: too many rows are waiting.
         """
         if self.queued + len(rows) > MAX_QUEUED_ROWS:
             raise Refused(503, "too many rows are waiting; try again in a second")
-        future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         preferences = np.repeat(preference[None], len(rows), axis=0)
         self.queued += len(rows)
         self._jobs.put_nowait(_Job(rows, preferences, future))
@@ -74,14 +74,16 @@ class Batcher:
             for job in jobs:
                 stop = start + len(job.rows)
                 if not job.scores.done():  # a request that was cancelled cancels its future
-                    job.scores.set_result(scores[start:stop])
+                    part = slice(start, stop)
+                    lists = None if scores.score is None else scores.score[part]
+                    job.scores.set_result(Scored(scores.probabilities[part], lists))
                 start = stop
 
-    def _score(self, jobs: Sequence[_Job]) -> np.ndarray:
+    def _score(self, jobs: Sequence[_Job]) -> Scored:
         encoded = Encoded(
             np.concatenate([job.rows.categorical for job in jobs]),
             np.concatenate([job.rows.numerical for job in jobs]),
         )
-        return self._predictor.predict_each(
+        return self._predictor.score_each(
             encoded, np.concatenate([job.preferences for job in jobs])
         )

@@ -11,6 +11,7 @@ import numpy as np
 from hyperrec_jax.data.files import explain_write_errors, replace_folder
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.artefact import MANIFEST, load_exported, write_manifest
+from hyperrec_jax.serving.from_workdir import list_scorer_or_none, make_scores
 from hyperrec_jax.training import workdir as workdirs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -39,6 +40,7 @@ def export(workdir: Path, output: Path) -> None:
         name: np.asarray(value)
         for name, value in traverse_util.flatten_dict(trained.variables, sep="/").items()
     }
+    scorer = list_scorer_or_none(trained)
     programs = _programs(trained, weights)
     with explain_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,7 @@ def export(workdir: Path, output: Path) -> None:
                 "trained_with": workdirs.load_versions(workdir),
                 "exported_with": workdirs.versions(),
                 "step": trained.progress.best_step,
+                "list_scorer": scorer and scorer.to_dict(),
             }
             write_manifest(temporary, workdirs.jsonable(manifest))
             load_exported(temporary)  # what can't be loaded never takes the place of what can
@@ -83,7 +86,6 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
     from jax import export as jax_export
 
     from hyperrec_jax.config.resolve import create_model
-    from hyperrec_jax.serving.from_workdir import make_scores
 
     # Which fields are best folded depends on the number of rows, which is open here.
     config = trained.config | {"model": trained.config["model"] | {"fold": "never"}}

@@ -1,6 +1,7 @@
 """Predictors straight from a workdir; the one module here that needs the training code."""
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.list_scorer import ListScorer
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.trained import Trained, load_trained
+
+logger = logging.getLogger(__name__)
 
 
 def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
@@ -42,8 +48,13 @@ def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
     return {"grid": grid, "each": each}
 
 
-def make_predictor(trained: Trained, workdir: Path) -> Predictor:
+def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) -> Predictor:
     """What takes raw rows, from a trained model and the vocabulary in its workdir.
+
+    Args:
+      trained: The model.
+      workdir: Its folder.
+      store: Its data, if it is open; see `list_scorer_or_none`.
 
     Raises:
       UserError: the vocabulary is missing, damaged or another run's.
@@ -59,7 +70,23 @@ def make_predictor(trained: Trained, workdir: Path) -> Predictor:
         conditioned=trained.network.conditioned,
         config=trained.config,
         versions=workdirs.load_versions(workdir),
+        scorer=list_scorer_or_none(trained, store),
     )
+
+
+def list_scorer_or_none(trained: Trained, store: Store | None = None) -> ListScorer | None:
+    """The list scorer of a trained model; None, and a line in the log, where there can't be one.
+
+    Args:
+      trained: The model.
+      store: Its data, if it is open: a run of an earlier release has no scorer in its folder, and
+        it is then fitted on the validation rows.
+    """
+    try:
+        return trained.list_scorer(store)
+    except UserError as error:
+        logger.warning("no score for lists: %s", error)
+        return None
 
 
 def load_workdir(workdir: Path) -> Predictor:

@@ -87,9 +87,15 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
         finally:
             received -= 1
             bodies.release(body)
-        require_finite(scores, "rows")
+        require_finite(scores.probabilities, "rows")
+        if scores.score is not None:
+            require_finite(scores.score[:, None], "rows")
         measures.scored(rows)
-        return JSONResponse({"tasks": predictor.tasks, "scores": scores.tolist()})
+        result = {"tasks": predictor.tasks, "scores": scores.probabilities.tolist()}
+        if scores.score is not None:  # the rows of a request are one list
+            order = np.argsort(-scores.score, kind="stable")
+            result |= {"score": scores.score.tolist(), "order": order.tolist()}
+        return JSONResponse(result)
 
     async def predict(request: Request) -> Response:
         nonlocal in_flight
@@ -158,7 +164,7 @@ def _warm_up(predictor: Predictor) -> None:
     """Compiles the model for every number of rows that will occur."""
     schema = predictor.preprocess.schema
     for rows in ROW_BUCKETS:
-        predictor.predict_each(
+        predictor.score_each(
             Encoded(
                 np.zeros((rows, len(schema.categorical)), np.int32),
                 np.zeros((rows, schema.num_numerical), np.float32),

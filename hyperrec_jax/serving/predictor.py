@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
 from hyperrec_jax.preference.grid import normalise
+from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
 from hyperrec_jax.serving.refusal import shown
 
@@ -20,6 +22,32 @@ PREFERENCE_BUCKETS = (1, 8)
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 """`score(categorical, numerical, preferences) -> logits`, compiled."""
+
+
+class Ranked(NamedTuple):
+    """Rows as lists order them; an array has a leading axis of preferences where several are given.
+
+    Attributes:
+      score: Higher is earlier in the list, float32 `[row]`. Of the expected gain, 1 is what a row
+        of average gain is worth.
+      rank: Place of the row within its list, from 1, int64 `[row]`.
+    """
+
+    score: np.ndarray
+    rank: np.ndarray
+
+
+class Scored(NamedTuple):
+    """What a model says of some rows.
+
+    Attributes:
+      probabilities: float32 `[..., row, goal]`.
+      score: What lists are ordered by, float32 `[..., row]`; None for a model without a list scorer
+        (see `Predictor.scorer`).
+    """
+
+    probabilities: np.ndarray
+    score: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +62,8 @@ class Predictor:
       conditioned: Whether the model takes a preference at all.
       config: What it was trained with.
       versions: Versions of the packages that made it.
+      scorer: What makes one score of the predictions for a list; None where a model of an earlier
+        release has none.
     """
 
     preprocess: Preprocessor
@@ -42,6 +72,7 @@ class Predictor:
     conditioned: bool
     config: dict[str, Any]
     versions: dict[str, Any]
+    scorer: ListScorer | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -87,8 +118,99 @@ class Predictor:
             raise UserError(f"{where}: give one number for each goal, such as 0.3,0.7")
         return normalise(weights, len(self.tasks), where).astype(np.float32)
 
+    def rank(
+        self,
+        rows: RawRows,
+        preference: ArrayLike | None = None,
+        group: str | ArrayLike | None = None,
+        fusion: str = FUSIONS[0],
+    ) -> Ranked:
+        """Orders rows within their lists by one score for all goals.
+
+        Args:
+          rows: As for `predict`.
+          preference: As for `predict`.
+          group: The column of the rows that names their list, or the list of each row `[row]`. By
+            default the column that the training data named, if the rows have it; else all rows are
+            one list.
+          fusion: How the score is made: `expected_gain`, `log_odds` or `product`.
+
+        Returns:
+          Score and rank of each row, `[row]`, or `[preference, row]` where several preferences are
+          given.
+
+        Raises:
+          UserError: as for `predict`; the model has no list scorer; or the groups do not fit.
+        """
+        preferences = self.weights(preference)
+        batch = self.preprocess(rows)
+        name = self.preprocess.schema.group if group is None else group
+        groups = group_ids(rows, name, len(batch), optional=group is None)
+        score = self.list_scores(batch, np.atleast_2d(preferences), fusion)
+        require_finite(score[..., None], "rows")
+        score = score[0] if preferences.ndim == 1 else score
+        return Ranked(score, ranks(score, groups))
+
+    def require_scorer(self) -> ListScorer:
+        """The list scorer.
+
+        Raises:
+          UserError: there is none.
+        """
+        if self.scorer is None:
+            raise UserError(
+                "the model has no list scorer, so that its rows have no score: train it again, or "
+                "if it was exported by an earlier release, export it again where the run's data is"
+            )
+        return self.scorer
+
     def predict_encoded(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         """Probabilities `[preference, row, goal]` of rows under `[preference, goal]`."""
+        return _sigmoid(self._logits(batch, preferences))
+
+    def list_scores(
+        self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
+    ) -> np.ndarray:
+        """List scores `[preference, row]` of encoded rows under preferences `[preference, goal]`.
+
+        Raises:
+          UserError: the model has no list scorer, or there is no such fusion.
+        """
+        scorer = self.require_scorer()
+        if scorer.place(fusion) == "preference":
+            logits = self._logits(batch, preferences)
+        else:
+            logits = self._logits(batch, scorer.asked(preferences[:1], fusion))
+        return scorer.score(logits, preferences[:, None, :], fusion)
+
+    def score_encoded(
+        self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
+    ) -> Scored:
+        """What the model says of encoded rows under preferences `[preference, goal]`."""
+        logits = self._logits(batch, preferences)
+        if self.scorer is None:
+            return Scored(_sigmoid(logits), None)
+        if self.scorer.place(fusion) == "preference" or not self.conditioned:
+            score = self.scorer.score(logits, preferences[:, None, :], fusion)
+        else:
+            score = self.list_scores(batch, preferences, fusion)
+        return Scored(_sigmoid(logits), score)
+
+    def score_each(self, batch: Encoded, preferences: np.ndarray) -> Scored:
+        """What the model says of encoded rows, each under its own preference `[row, goal]`: how a
+        server scores requests of many callers at once.
+
+        A model whose lists are made of predictions at the centre is asked twice.
+        """
+        logits = self._logits_each(batch, preferences)
+        if self.scorer is None:
+            return Scored(_sigmoid(logits), None)
+        asked = self.scorer.asked(preferences)
+        same = not self.conditioned or np.array_equal(asked, preferences)
+        central = logits if same else self._logits_each(batch, asked)
+        return Scored(_sigmoid(logits), self.scorer.score(central, preferences))
+
+    def _logits(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         result = np.empty((len(preferences), len(batch), len(self.tasks)), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)
@@ -97,18 +219,17 @@ class Predictor:
                     self.grid(*arrays, _padded(preferences[chosen], PREFERENCE_BUCKETS))
                 )
                 # A model that takes no preference answers once, for all preferences.
-                kept = logits[: chosen.stop - chosen.start, : rows.stop - rows.start]
-                result[chosen, rows] = _sigmoid(kept)
+                result[chosen, rows] = logits[
+                    : chosen.stop - chosen.start, : rows.stop - rows.start
+                ]
         return result
 
-    def predict_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        """Probabilities `[row, goal]` of encoded rows, each under its own preference
-        `[row, goal]`: how a server scores requests of many callers at once."""
+    def _logits_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         result = np.empty((len(batch), len(self.tasks)), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)
             logits = np.asarray(self.each(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
-            result[rows] = _sigmoid(logits[: rows.stop - rows.start])
+            result[rows] = logits[: rows.stop - rows.start]
         return result
 
 

@@ -215,7 +215,7 @@ def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
         raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
     rows = _require_dictionaries(rows, where)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {n: _from_values([row.get(n) for row in rows], n, where, 0) for n in names}
+    columns = {n: column_of([row.get(n) for row in rows], n, where, 0) for n in names}
     try:
         return pa.table(columns)
     except (ValueError, TypeError) as error:  # a name that is no text
@@ -251,10 +251,15 @@ def _columns(
         missing = [name for name in wanted if name not in row]
         if missing:
             raise UserError(f"{where}: row {number} lacks column {missing[0]!r}")
-    return {name: _from_values([row[name] for row in rows], name, where, first) for name in wanted}
+    return {name: column_of([row[name] for row in rows], name, where, first) for name in wanted}
 
 
-def _from_values(values: list[Any], name: str, where: str, first: int) -> pa.Array:
+def column_of(values: list[Any], name: str, where: str, first: int) -> pa.Array:
+    """Values as one column, of whatever type they have in common.
+
+    Raises:
+      UserError: they have none.
+    """
     try:
         array = _plain_array(values)
         if pa.types.is_timestamp(array.type) and any(getattr(v, "nanosecond", 0) for v in values):

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hyperrec_jax.data.checks import unseen_warnings
-from hyperrec_jax.data.csv_reader import plain_file, read_csv
+from hyperrec_jax.data.csv_reader import header_of, plain_file, read_csv
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.list_scorer import FUSIONS, ranks
+from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -28,19 +30,20 @@ def predict_file(
     source: Path,
     target: Path,
     preferences: np.ndarray,
-    keep: Sequence[str] = (),
+    keep: Sequence[str] | None = None,
 ) -> int:
-    """Writes the probabilities of all rows of a file, in its order.
+    """Writes the probabilities and the list scores of all rows of a file, in its order.
 
-    The columns are those of `keep`, then one per goal: `click`, or `click@0.3,0.7` for each of
-    several preferences.
+    The columns are those of `keep`, then one for each goal and `score`: `click`, or
+    `click@0.3,0.7` for each of several preferences. A model without a list scorer gives no score.
 
     Args:
       predictor: A model.
       source: A `.csv`, `.csv.gz` or `.parquet` file.
       target: A `.parquet` or `.csv` file; it appears once complete.
       preferences: Preferences, `[preference, goal]`.
-      keep: Columns of the input to copy, such as a row's id.
+      keep: Columns of the input to copy, such as a row's id; None for the column that the training
+        data named as the list of a row, if the input has it.
 
     Returns:
       The number of rows.
@@ -48,40 +51,147 @@ def predict_file(
     Raises:
       UserError: the input is not as the model needs it, or the output can't be written.
     """
+    keep = check_files(predictor, source, target, keep)
+    names = _names(predictor, preferences, keep)
+    rows = 0
+    with explain_write_errors(target), written_whole(target) as file:
+        writer = None
+        for result in score_batches(predictor, source, preferences, keep, names):
+            writer = writer or _writer(file, target, result.schema)
+            writer.write_table(result)
+            rows += result.num_rows
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def rank_file(
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    preference: np.ndarray,
+    group: str | None = None,
+    keep: Sequence[str] | None = None,
+    fusion: str = FUSIONS[0],
+) -> int:
+    """Writes the rows of a file ordered within their lists, lists in order of appearance.
+
+    The columns are those of `keep`, the list, then `row` (the number of the row in the input, from
+    1), one for each goal, `score` and `rank`. Memory grows with the number of rows, by what is
+    written of each.
+
+    Args:
+      predictor: A model.
+      source: A `.csv`, `.csv.gz` or `.parquet` file.
+      target: A `.parquet` or `.csv` file; it appears once complete.
+      preference: `[goal]`.
+      group: The column that names a row's list; None for that of the training data.
+      keep: Other columns of the input to copy.
+      fusion: How the score is made; see `evaluation.list_scorer`.
+
+    Returns:
+      The number of rows.
+
+    Raises:
+      UserError: the input is not as the model needs it, has no such column, or the model has no
+        list scorer.
+    """
+    predictor.require_scorer().place(fusion)
+    group = group or predictor.preprocess.schema.group
+    if group is None:
+        raise UserError("--group: the data names no column that tells which rows are a list; do so")
+    keep = check_files(predictor, source, target, list(dict.fromkeys([*(keep or ()), group])))
+    preferences = preference[None]
+    names = _names(predictor, preferences, [*keep, "row", "rank"])
+    table = pa.concat_tables(
+        list(score_batches(predictor, source, preferences, keep, names, fusion))
+    )
+    ids = group_ids(table, group, len(table), where=str(source))
+    assert ids is not None
+    rank = ranks(table[names[-1]].to_numpy(), ids)
+    order = pa.array(np.lexsort((rank, ids)))
+    table = table.add_column(len(keep), "row", pa.array(np.arange(1, len(table) + 1)))
+    table = table.append_column("rank", pa.array(rank)).take(order)
+    with explain_write_errors(target), written_whole(target) as file:
+        writer = _writer(file, target, table.schema)
+        writer.write_table(table)
+        writer.close()
+    return len(table)
+
+
+def score_batches(
+    predictor: Predictor,
+    source: Path,
+    preferences: np.ndarray,
+    keep: Sequence[str],
+    names: Sequence[str],
+    fusion: str = FUSIONS[0],
+) -> Iterator[pa.Table]:
+    """Scores a file a few megabytes at a time: the columns to keep, then those of `names`.
+
+    Raises:
+      UserError: the input is not as the model needs it.
+    """
+    rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.categorical), np.int64)
+    for table in _read(source, predictor, keep):
+        encoded = predictor.preprocess(table, str(source), rows)
+        scored = predictor.score_encoded(encoded, preferences, fusion)
+        parts = [scored.probabilities.transpose(0, 2, 1)]
+        if scored.score is not None:
+            parts.append(scored.score[:, None])
+        flat = np.concatenate(parts, axis=1).reshape(len(names), -1)
+        columns = {name: table[name] for name in keep}
+        columns |= {name: pa.array(values) for name, values in zip(names, flat, strict=True)}
+        yield pa.table(columns)
+        rows += table.num_rows
+        unseen += encoded.unseen
+    for line in unseen_warnings(predictor.preprocess.schema, unseen.tolist(), rows, str(source)):
+        logger.warning(line)
+
+
+def check_files(
+    predictor: Predictor, source: Path, target: Path, keep: Sequence[str] | None
+) -> list[str]:
+    """Refuses a target that can't be written; returns the columns to keep.
+
+    Raises:
+      UserError: the output has another ending, no folder, or is the input.
+    """
     if target.suffix not in (".parquet", ".csv"):
         raise UserError(f"--output {target}: must end in .parquet or .csv")
     if not target.parent.is_dir():
         raise UserError(f"--output {target}: there is no folder {target.parent}; make it first")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"--output {target}: is the input; choose another file")
+    if keep is not None:
+        return list(keep)
+    group = predictor.preprocess.schema.group
+    return [group] if group and group in _column_names(source) else []
+
+
+def _column_names(source: Path) -> list[str]:
+    """The columns of a file; none if it can't be read, which its reader then tells."""
+    try:
+        if source.suffix == ".parquet":
+            return list(pq.read_schema(source).names)
+        return header_of(plain_file(source)) if source.is_file() else []
+    except (pa.ArrowInvalid, OSError):
+        return []
+
+
+def _names(predictor: Predictor, preferences: np.ndarray, others: Sequence[str]) -> list[str]:
+    """The columns of predictions and scores; none of them may be written twice."""
+    columns = list(predictor.tasks)
+    if predictor.scorer is not None:
+        columns.append("list_score" if "score" in columns else "score")
     labels = [",".join(f"{weight:.4g}" for weight in preference) for preference in preferences]
     names = [
-        task if len(preferences) == 1 else f"{task}@{label}"
-        for label in labels
-        for task in predictor.tasks
+        name if len(preferences) == 1 else f"{name}@{label}" for label in labels for name in columns
     ]
-    repeated = sorted({name for name in [*keep, *names] if [*keep, *names].count(name) > 1})
+    repeated = sorted({name for name in [*others, *names] if [*others, *names].count(name) > 1})
     if repeated:
         raise UserError(f"column {repeated[0]!r} would be written twice; see --keep, --preference")
-    rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.categorical), np.int64)
-    with explain_write_errors(target), written_whole(target) as file:
-        writer = None
-        for table in _read(source, predictor, keep):
-            encoded = predictor.preprocess(table, str(source), rows)
-            scores = predictor.predict_encoded(encoded, preferences)
-            columns = {name: table[name] for name in keep}
-            flat = scores.transpose(0, 2, 1).reshape(len(names), -1)
-            columns |= {name: pa.array(values) for name, values in zip(names, flat, strict=True)}
-            result = pa.table(columns)
-            writer = writer or _writer(file, target, result.schema)
-            writer.write_table(result)
-            rows += result.num_rows
-            unseen += encoded.unseen
-        if writer is not None:
-            writer.close()
-    for line in unseen_warnings(predictor.preprocess.schema, unseen.tolist(), rows, str(source)):
-        logger.warning(line)
-    return rows
+    return names
 
 
 def _read(source: Path, predictor: Predictor, keep: Sequence[str]) -> Iterator[pa.RecordBatch]:

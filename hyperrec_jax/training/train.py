@@ -3,8 +3,6 @@
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from hyperrec_jax.config.resolve import resolve
 from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.files import explain_write_errors
@@ -13,10 +11,10 @@ from hyperrec_jax.data.readers.rows import Reader, TrainingReader
 from hyperrec_jax.data.store import Split, Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
+from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
-from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
@@ -31,6 +29,7 @@ from hyperrec_jax.training.hooks import (
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
+from hyperrec_jax.training.scorer import keep_scorer
 from hyperrec_jax.training.state import TrainState, first_state, state_template
 
 logger = logging.getLogger(__name__)
@@ -63,6 +62,7 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
         progress = _train_rows(run, reader, workdir, store)
         if run.lists is not None and run.lists.epochs:
             progress = _train_lists(run, workdir, store)
+        keep_scorer(workdir, store, progress.best_step)
         return progress
 
 
@@ -163,11 +163,6 @@ def make_validate(run: Run, rows: Split) -> Validate:
         return record if run.lists is None else record | list_stage.list_record(run, scores, rows)
 
     return validate
-
-
-def grid_for(conditioned: bool, num_goals: int, count: int) -> np.ndarray:
-    """The grid for a conditioned model; one preference, which it ignores, for any other."""
-    return evaluation_grid(num_goals, count if conditioned else 1)
 
 
 def _record(front: Front) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A trained model: read from a workdir, scored over a grid of preferences."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ from hyperrec_jax.config.run import Config
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split, Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import fusion, lists
+from hyperrec_jax.evaluation import fusion
 from hyperrec_jax.evaluation.front import Front, evaluate_front
+from hyperrec_jax.evaluation.grid import grid_for, place_of_centre
+from hyperrec_jax.evaluation.list_front import Lists, list_front
+from hyperrec_jax.evaluation.list_scorer import (
+    FUSIONS,
+    PLACES,
+    At,
+    ListScorer,
+    centre,
+    scorer_scores,
+)
 from hyperrec_jax.evaluation.scoring import Scores, make_score_fn, score_split
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.grid import evaluation_grid
+from hyperrec_jax.training import scorer as scorers
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import example_batch
-from hyperrec_jax.training.train import grid_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,20 +85,11 @@ class Trained:
         Raises:
           UserError: the store has another schema or vocabulary, or no such split.
         """
-        self.check_store(store)
         if isinstance(preferences, int):
             conditioned = self.network.conditioned
             preferences = grid_for(conditioned, self.schema.num_tasks, preferences)
+        scores = self.score_rows(store, split, preferences, progress=progress)
         rows = store.split(split)
-        scores = score_split(
-            make_score_fn(self.network),
-            self.variables,
-            rows,
-            preferences,
-            self.mesh,
-            batch_size=self.config["train"]["batch_size"],
-            progress=progress,
-        )
         grid = preferences if self.network.conditioned else None
         front = evaluate_front(
             scores,
@@ -119,73 +121,127 @@ class Trained:
         """
         workdirs.check_store(self.folder, store)
 
-    def fit_fusion(self, store: Store, preferences: np.ndarray | None = None) -> fusion.Fusion:
-        """Learns one score for all goals on the validation rows; see `evaluation.fusion`.
-
-        Args:
-          store: Data with this model's schema; its description names a group.
-          preferences: `[preference, goal]`; None for the standard grid of 25.
+    def score_rows(
+        self, store: Store, split: str, preferences: np.ndarray, *, progress: bool = False
+    ) -> Scores:
+        """Log-odds of a split under some preferences `[preference, goal]`, without metrics.
 
         Raises:
-          UserError: the data has no groups, or a goal no list to learn from.
+          UserError: the store has another schema or vocabulary, or no such split.
         """
-        self.check_groups(store)
-        grid = self._list_grid(preferences)
-        rows = store.split("validation")
-        scores = self.score(store, "validation", grid)[1]
-        return fusion.fit_fusion(
-            scores.labels,
-            scores.logits,
-            rows.groups(0, len(rows)),
-            grid,
-            goals=self.schema.tasks,
+        self.check_store(store)
+        return score_split(
+            make_score_fn(self.network),
+            self.variables,
+            store.split(split),
+            preferences,
+            self.mesh,
+            batch_size=self.config["train"]["batch_size"],
+            progress=progress,
         )
 
-    def list_front(
+    def list_scorer(self, store: Store | None = None) -> ListScorer:
+        """What scores rows for lists: that of the run's folder, or one fitted now.
+
+        Runs of earlier releases have none in their folder.
+
+        Args:
+          store: The data of the run, if it is open.
+
+        Raises:
+          UserError: there is none, and the data to fit it on is not there or has no positive.
+        """
+        kept = scorers.kept_scorer(self.folder, self.progress.best_step)
+        if kept is not None:
+            return kept
+        try:
+            store = store or workdirs.open_store(self.config)
+        except UserError as error:
+            raise UserError(
+                f"--workdir {self.folder}: has no {scorers.LIST_SCORER}, and it can't be fitted "
+                f"now: {error}"
+            ) from error
+        return scorers.fit_scorer(self, store)
+
+    def lists(
         self,
         store: Store,
         scores: Scores,
         split: str,
         preferences: np.ndarray | None,
-        fused: fusion.Fusion | None = None,
-    ) -> lists.RankingFront:
-        """One list per group for all goals, under every preference.
+        fusions: Sequence[str] = FUSIONS[:1],
+        *,
+        resamples: int = 0,
+        scorer: ListScorer | None = None,
+    ) -> tuple[Lists, fusion.Fusion | None]:
+        """One list per group for all goals, under every preference, by some fusions.
 
         Args:
-          store: The data that was scored; its description names a group.
+          store: The data that was scored; its schema names a group.
           scores: From `score`, of the split.
           split: Name of the split.
-          preferences: `[preference, goal]`; None for a model that takes none, whose lists are then
-            those of the standard grid of 25.
-          fused: What scores a row, from `fit_fusion`. None ranks by the weighted sum of the
-            log-odds, which are calibrated on the validation rows, for each preference anew.
+          preferences: `[preference, goal]`, those of the scores where the model takes one; None for
+            the standard grid of 25.
+          fusions: Of `FUSIONS`, `learned` (a head fitted on the validation rows), or `all`: each in
+            both ways of asking the model.
+          resamples: Number of bootstrap resamples of whole lists; 0 for none.
+          scorer: From `list_scorer`, if it is at hand.
+
+        Returns:
+          The lists, and what `learned` was scored by.
 
         Raises:
-          UserError: the data has no groups, or a goal one class only among the validation rows.
+          UserError: the data has no groups, or nothing to fit a score on.
         """
         self.check_groups(store)
-        grid = self._list_grid(preferences)
+        grid = (
+            evaluation_grid(self.schema.num_tasks, 25)
+            if preferences is None
+            else np.asarray(preferences)
+        )
+        scorer = scorer or self.list_scorer(store)
+        middle = centre(self.schema.num_tasks)
         # A model that takes no preference gave the same logits for all lists.
-        logits = np.broadcast_to(scores.logits, (len(grid), *scores.logits.shape[1:]))
+        shape = (len(grid), *scores.logits.shape[1:])
+        logits: dict[At, np.ndarray] = {"preference": np.broadcast_to(scores.logits, shape)}
+        wanted = _wanted(fusions, scorer, self.network.conditioned)
+        if not self.network.conditioned:
+            logits["centre"] = logits["preference"]
+        elif any(at == "centre" for _, at in wanted):
+            place = place_of_centre(grid)
+            central = (
+                self.score_rows(store, split, middle[None]).logits
+                if place is None
+                else scores.logits[place : place + 1]
+            )
+            logits["centre"] = np.broadcast_to(central, shape)
         rows = store.split(split)
-        if fused is None:
-            held = self.score(store, "validation", grid)[1]
-            calibrators = [
-                lists.fit_calibrator(held.labels, values, goals=self.schema.tasks)
-                for values in held.logits
-            ]
-            # One for all preferences where the model takes none.
-            calibrators *= len(grid) // len(calibrators)
-            scored = [
-                lists.fused_score(calibrator.apply(values), preference)
-                for calibrator, values, preference in zip(calibrators, logits, grid, strict=True)
-            ]
-        else:
-            scored = [
-                fused.score(values, chosen) for values, chosen in zip(logits, grid, strict=True)
-            ]
         groups = rows.groups(0, len(rows))
-        return lists.ranking_front(scores.labels, np.stack(scored), groups, grid)
+        fronts, fused = [], None
+        for name, at in wanted:
+            if name == "learned":
+                fused = self._fit_fusion(store, grid)
+                scored = np.stack(
+                    [
+                        fused.score(values, chosen)
+                        for values, chosen in zip(logits[at], grid, strict=True)
+                    ]
+                )
+            else:
+                scored = scorer_scores(scorer, logits[at], grid, name, at)
+            fronts.append(
+                list_front(
+                    name,
+                    at,
+                    self.schema.tasks,
+                    scores.labels,
+                    scored,
+                    groups,
+                    grid,
+                    resamples=resamples,
+                )
+            )
+        return Lists(tuple(fronts)), fused
 
     def check_groups(self, store: Store) -> None:
         """Whether the data says which rows are ranked together.
@@ -199,29 +255,33 @@ class Trained:
                 "one when preparing the data, or leave the lists out"
             )
 
-    def check_ranking(self, store: Store) -> None:
-        """Whether lists can be made and measured, before anything is scored.
-
-        Raises:
-          UserError: the store is not the model's, it has no groups, or a goal has labels of one
-            class only among the validation rows, by which the scores are calibrated.
-        """
-        self.check_store(store)
-        self.check_groups(store)
+    def _fit_fusion(self, store: Store, grid: np.ndarray) -> fusion.Fusion:
+        """Learns one score for all goals on the validation rows; see `evaluation.fusion`."""
         rows = store.split("validation")
-        for goal, positives in zip(self.schema.tasks, rows.positives, strict=True):
-            if not 0 < positives < len(rows):
-                raise UserError(
-                    f"store {store.path}: goal {goal} has labels of one class only among the "
-                    "validation rows, by which lists are calibrated; prepare the data with a "
-                    "larger --validation-fraction, or leave out --ranking"
-                )
-
-    def _list_grid(self, preferences: np.ndarray | None) -> np.ndarray:
-        return evaluation_grid(self.schema.num_tasks, 25) if preferences is None else preferences
+        held = self.score_rows(store, "validation", grid)
+        return fusion.fit_fusion(
+            held.labels, held.logits, rows.groups(0, len(rows)), grid, goals=self.schema.tasks
+        )
 
     def _groups(self, rows: Split) -> np.ndarray | None:
         return rows.groups(0, len(rows)) if self.schema.group else None
+
+
+def _wanted(fusions: Sequence[str], scorer: ListScorer, conditioned: bool) -> list[tuple[str, At]]:
+    """Fusions with the preference that the model is asked under, in the order asked for."""
+    wanted: list[tuple[str, At]] = []
+    for name in fusions:
+        if name == "all":
+            for each in FUSIONS:
+                chosen = scorer.place(each)
+                others = [at for at in PLACES if at != chosen] if conditioned else []
+                wanted += [(each, at) for at in (chosen, *others)]
+            wanted.append(("learned", "preference"))
+        elif name == "learned":
+            wanted.append((name, "preference"))
+        else:
+            wanted.append((name, scorer.place(name)))
+    return list(dict.fromkeys(wanted))
 
 
 def load_trained(workdir: Path) -> Trained:

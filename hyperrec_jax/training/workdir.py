@@ -7,6 +7,7 @@ versions.json    packages, Python, devices         best/         the selected st
 metrics.jsonl    one line per logged step or epoch evaluation/   what evaluate wrote
 schema.json      what the model reads,             vocabulary.arrow  the values behind the ids
                  the data's fingerprint            lock          held while a process trains
+list_scorer.json what scores rows for lists
 """
 
 import contextlib

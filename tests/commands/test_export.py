@@ -56,7 +56,7 @@ def test_a_preference_a_row_is_as_a_preference_for_all(exported_model, rows):
     predictor = hyperrec_jax.load(exported_model)
     encoded = predictor.preprocess(rows)
     choice = np.arange(len(rows)) % len(PREFERENCES)
-    mixed = predictor.predict_each(encoded, PREFERENCES[choice].astype(np.float32))
+    mixed = predictor.score_each(encoded, PREFERENCES[choice].astype(np.float32)).probabilities
     expected = predictor.predict(rows, PREFERENCES)[choice, np.arange(len(rows))]
     np.testing.assert_allclose(mixed, expected, rtol=0, atol=1e-6)
 

@@ -90,9 +90,7 @@ def _train(store, folder):
 
 
 def test_evaluate_writes_the_front(command, trained):
-    output = command(
-        "evaluate.py", "--workdir", trained, "--grid", 7, "--ranking", "weights"
-    ).stdout
+    output = command("evaluate.py", "--workdir", trained, "--grid", 7).stdout
     assert "hypervolume" in output
     folder = trained / "evaluation" / "test"
     front = json.loads((folder / "front.json").read_text())
@@ -108,21 +106,40 @@ def test_evaluate_writes_the_front(command, trained):
     assert float(rows[3]["auc/buy"]) == front["preferences"][3]["auc/buy"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
-    ranks = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))
+    # The data has groups: lists come by themselves, and first.
+    ranks = list(csv.DictReader((folder / "lists.csv").read_text().splitlines()))
     assert len(ranks) == 7
-    assert all(0 < float(row["ndcg@10/buy"]) <= 1 for row in ranks)
-    assert "ndcg@10/click" in output
+    assert {row["fusion"] for row in ranks} == {"expected_gain"}
+    (fusion,) = front["lists"]["fusions"]
+    assert [row["ndcg@10/buy"] for row in fusion["preferences"]] == [
+        float(row["ndcg@10/buy"]) for row in ranks
+    ]
+    assert set(fusion["trade_off"]) == {"found", "gain", "deviation"}
+    assert output.index("lists: ") < output.index("losses: ")
+    assert "list score: expected gain at " in output
+    page = (folder / "report.html").read_text()
+    assert page.index("<h2>Lists</h2>") < page.index("<h2>Front</h2>")
 
 
 def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
-    options = ["--grid", 3, "--ranking=learned", f"--against={trained}", "--output", tmp_path]
+    options = [
+        "--grid",
+        3,
+        "--ranking=learned,product",
+        f"--against={trained}",
+        "--output",
+        tmp_path,
+    ]
     output = command("evaluate.py", "--workdir", trained, *options).stdout
     assert "that of the best other model: click " in output
     front = json.loads((tmp_path / "front.json").read_text())
     assert [row["model"] for row in front["against"]["models"]] == ["this model", str(trained)]
     fused = Fusion.load(tmp_path / "fusion.npz")
     assert fused.score(np.zeros((2, 4)), [0.5, 0.5]).shape == (4,)
-    assert len((tmp_path / "ranking.csv").read_text().splitlines()) == 4
+    assert len((tmp_path / "lists.csv").read_text().splitlines()) == 7
+    assert [one["fusion"] for one in front["lists"]["fusions"]] == ["learned", "product"]
+    refused = command("evaluate.py", "--workdir", trained, "--ranking=weights", code=2)
+    assert "learned, all and none; what it named is log_odds now" in refused.stderr
     refused = command("evaluate.py", "--workdir", trained, "--resamples=1", code=2)
     assert "at least 2" in refused.stderr
 
@@ -146,7 +163,7 @@ def test_scores_of_a_file_and_nothing_else_is_said(command, trained, prepared, t
     result = command("-m", "hyperrec_jax", "predict", *arguments)
     assert result.stdout == f"{target}: 4,000 rows under 1 preference\n"
     assert result.stderr == ""
-    assert target.read_text().startswith('"click","buy"\n')
+    assert target.read_text().startswith('"session","click","buy","score"\n')
 
 
 def test_training_again_does_nothing_more(command, trained, prepared):

@@ -29,9 +29,11 @@ def _run(model, source, target, *options):
 
 
 def test_scores_of_a_csv_in_its_order(exported_model, log, tmp_path, capsys):
-    _run(exported_model, log, tmp_path / "s.parquet", "--preference", "3,7", "--keep", "session")
+    _run(
+        exported_model, log, tmp_path / "s.parquet", "--preference", "3,7", "--keep", "item,session"
+    )
     scores, rows = pl.read_parquet(tmp_path / "s.parquet"), pl.read_csv(log)
-    assert scores.columns == ["session", "click", "buy"]
+    assert scores.columns == ["item", "session", "click", "buy", "score"]
     assert scores["session"].cast(pl.Int64).to_list() == rows["session"].to_list()
     expected = hyperrec_jax.load(exported_model).predict(rows, [0.3, 0.7])
     np.testing.assert_allclose(scores[["click", "buy"]].to_numpy(), expected, atol=1e-6)
@@ -43,11 +45,18 @@ def test_parquet_in_chunks_under_several_preferences(exported_model, log, tmp_pa
     rows = pl.read_csv(log).head(1000)
     rows.write_parquet(tmp_path / "rows.parquet")
     target = tmp_path / "scores.csv"
-    _run(exported_model, tmp_path / "rows.parquet", target, "--preference", "1,0;0.5,0.5")
+    _run(
+        exported_model, tmp_path / "rows.parquet", target, "--preference", "1,0;0.5,0.5", "--keep="
+    )
     scores = pl.read_csv(target)
-    assert scores.columns == ["click@1,0", "buy@1,0", "click@0.5,0.5", "buy@0.5,0.5"]
-    expected = hyperrec_jax.load(exported_model).predict(rows, [[1, 0], [1, 1]])
-    np.testing.assert_allclose(scores.to_numpy(), np.hstack(expected), atol=1e-6)
+    names = ["click", "buy", "score"]
+    assert scores.columns == [f"{name}@{at}" for at in ("1,0", "0.5,0.5") for name in names]
+    model = hyperrec_jax.load(exported_model)
+    expected = model.predict(rows, [[1, 0], [1, 1]])
+    found = scores.to_numpy().reshape(1000, 2, 3)
+    np.testing.assert_allclose(found[..., :2], expected.swapaxes(0, 1), atol=1e-6)
+    expected = model.rank(rows, [[1, 0], [1, 1]]).score
+    np.testing.assert_allclose(found[..., 2], expected.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -65,7 +74,7 @@ def test_gaps_where_the_model_allows_them(exported_model, tmp_path, suffix):
     rows.write_csv(source) if suffix == "csv" else rows.write_parquet(source)
     _run(model.parent, source, tmp_path / "scores.csv")
     expected = hyperrec_jax.load(exported_model).predict(rows.fill_null(0.5))
-    scores = pl.read_csv(tmp_path / "scores.csv").to_numpy()
+    scores = pl.read_csv(tmp_path / "scores.csv")[["click", "buy"]].to_numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 

@@ -13,8 +13,8 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import front as evaluation
 from hyperrec_jax.evaluation import pareto, scoring
 from hyperrec_jax.evaluation.bootstrap import Bootstrap
-from hyperrec_jax.evaluation.grouped import GroupRanking
-from hyperrec_jax.evaluation.lists import fit_calibrator, fused_score
+from hyperrec_jax.evaluation.list_metrics import list_metrics
+from hyperrec_jax.evaluation.list_scorer import FUSIONS, scorer_scores
 from hyperrec_jax.parallel.mesh import make_mesh
 from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training.trained import load_trained
@@ -127,31 +127,32 @@ def test_the_summary_tells_a_trade_off_from_noise(scores):
         assert told.to_dict()["non_dominated_fraction_beyond_noise"] > 0
 
 
-def test_one_list_for_each_search_is_ranked_under_every_preference(trained_run, small_store):
+def test_lists_of_every_fusion_come_from_one_run_of_the_model(trained_run, small_store):
     trained = load_trained(trained_run)
     front, scores = trained.score(small_store, "test", PREFERENCES[::5])
-    ranking = trained.list_front(small_store, scores, "test", front.preferences)
+    lists, fused = trained.lists(small_store, scores, "test", front.preferences, ["all"])
+    scorer = trained.list_scorer(small_store)
+    assert [one.fusion for one in lists.fronts] == [*np.repeat(FUSIONS, 2), "learned"]
+    assert [lists.fronts[i].at for i in (0, 2, 4)] == [scorer.place(name) for name in FUSIONS]
+    assert fused.score(scores.logits[0], [0.5, 0.5]).shape == scores.labels[0].shape
     test = small_store.split("test")
     groups = test.groups(0, len(test))
-    validation = trained.score(small_store, "validation", PREFERENCES[::5])[1]
-    for preference in range(3):
-        calibrator = fit_calibrator(validation.labels, validation.logits[preference])
-        fused = fused_score(
-            calibrator.apply(scores.logits[preference]), PREFERENCES[::5][preference]
-        )
-        for task in range(2):
-            expected = GroupRanking(fused, groups).ndcg(scores.labels[task], 10).value
-            assert ranking.ndcg[preference, task] == pytest.approx(expected)
-    text = report.ranking_summary(front, ranking)
-    assert "ndcg@10/click" in text
-    assert f"click {ranking.groups[0]:,}" in text
+    central = trained.score_rows(small_store, "test", np.array([[0.5, 0.5]])).logits
+    for one in lists.fronts[:-1]:
+        logits = scores.logits if one.at == "preference" else np.repeat(central, 3, axis=0)
+        score = scorer_scores(scorer, logits, PREFERENCES[::5], one.fusion, one.at)
+        expected = list_metrics(score, scores.labels, groups, metrics=("ndcg",)).values["ndcg"]
+        np.testing.assert_allclose(one.ndcg, np.nanmean(expected, axis=2), atol=1e-6)
+    # Of two lists by the same scorer the one that was asked for stands alone.
+    only, _ = trained.lists(small_store, scores, "test", front.preferences, ["log_odds"])
+    np.testing.assert_array_equal(only.first.ndcg, lists.fronts[2].ndcg)
 
 
 def test_data_without_groups_cannot_be_ranked(trained_run, small_store):
     trained = load_trained(trained_run)
     trained = dataclasses.replace(trained, schema=dataclasses.replace(trained.schema, group=None))
     with pytest.raises(UserError, match="no group column tells which rows are ranked together"):
-        trained.list_front(small_store, None, "test", PREFERENCES)
+        trained.lists(small_store, None, "test", PREFERENCES)
 
 
 def test_a_task_of_one_class_stays_out_and_is_named(scores):

@@ -10,7 +10,7 @@ from sklearn import metrics as oracle
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import list_metrics as list_metrics_module
-from hyperrec_jax.evaluation.grouped import GroupRanking, interval
+from hyperrec_jax.evaluation.bootstrap import interval
 from hyperrec_jax.evaluation.list_metrics import (
     METRICS,
     bootstrap,
@@ -134,23 +134,6 @@ def test_equal_scores_are_worth_what_chance_is():
     rng = np.random.default_rng(0)
     first = [rng.choice(1000, 10, replace=False).min() + 1 for _ in range(4000)]
     assert result["mrr"].item() == pytest.approx(np.mean(1 / np.array(first)), rel=0.1)
-
-
-def test_means_are_those_of_group_ranking():
-    rng = np.random.default_rng(1)
-    groups = rng.integers(0, 40, 600)
-    labels = rng.random((2, 600)) < 0.3
-    scores = rng.normal(size=(3, 600)).astype(np.float32)
-    result = list_metrics(scores, labels, groups, k=5)
-    for p, g in itertools.product(range(3), range(2)):
-        ranking = GroupRanking(scores[p], groups)
-        expected = ranking.ndcg(labels[g], 5).value
-        assert mean_over_lists(result.values["ndcg"])[p, g] == pytest.approx(expected)
-        expected = ranking.average_precision(labels[g]).value
-        assert mean_over_lists(result.values["map"])[p, g] == pytest.approx(expected)
-        expected = ranking.auc(labels[g]).value
-        by_rows = mean_over_lists(result.values["auc"], result.rows)
-        assert by_rows[p, g] == pytest.approx(expected)
 
 
 def test_mean_leaves_out_lists_without_a_value():

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.reports import page as html_report
 from hyperrec_jax.reports.details import details, expert_use_of
+from hyperrec_jax.reports.plots import plot
 from hyperrec_jax.training.trained import load_trained
 from tests.models.test_models import make_model
 
@@ -196,3 +198,23 @@ def test_a_browser_sorts_the_table(browser, evaluated, tmp_path):
     ]
     assert column == sorted(front.auc[:, 0])
     assert column != front.auc[:, 0].tolist()
+
+
+def test_lists_come_first_where_there_are_any(evaluated, trained_run, small_store, tmp_path):
+    front, extra = evaluated
+    trained = load_trained(trained_run)
+    scores = trained.score(small_store, "test", 5)[1]
+    lists, _ = trained.lists(small_store, scores, "test", front.preferences, resamples=30)
+    with_lists = dataclasses.replace(front, lists=lists)
+    page = html_report.render(with_lists, extra)
+    parser = _parse(page)
+    assert parser.tags.count("svg") == 6
+    assert len(parser.ids) == len(set(parser.ids))
+    assert page.index("<h2>Lists</h2>") < page.index("<h2>Front</h2>")
+    assert "trade-off of lists" in page
+    assert f"<td>{lists.first.ndcg[2, 1]:.4f}</td>" in page
+    assert "<h2>Lists</h2>" not in html_report.render(front, extra)
+    plot(front, tmp_path / "one.png")
+    plot(with_lists, tmp_path / "two.png")
+    (one, other) = (imread(tmp_path / name).shape for name in ("one.png", "two.png"))
+    assert other[0] == 2 * one[0]  # a row of pictures of the lists above

@@ -55,7 +55,7 @@ def test_metrics_are_those_of_evaluation(explorer, trained, small_store):
     np.testing.assert_allclose(explorer.front.auc, front.auc, atol=1e-4)
 
 
-def test_a_list_is_a_search_in_the_order_of_the_weighted_log_odds(
+def test_a_list_is_a_search_in_the_order_of_the_list_score(
     explorer, trained, small_store, preprocess
 ):
     split = small_store.split("test")
@@ -68,19 +68,26 @@ def test_a_list_is_a_search_in_the_order_of_the_weighted_log_odds(
         trained.mesh,
         batch_size=256,
     )
+    scorer = trained.list_scorer(small_store)
     for search in (0, 3):
         rows = explorer.searches[search]
         groups = split.groups(0, len(split))
         assert (np.flatnonzero(groups == groups[rows[0]]) == rows).all()
         shown = explorer.at(preferences[0], search)["list"]
-        fused = (preferences[0][:, None] * scores.logits[0][:, rows]).sum(axis=0)
+        asked = scores.logits[0 if scorer.place() == "preference" else 1][:, rows]
+        fused = scorer.score(asked.T, preferences[0])
         order = rows[np.argsort(-fused)]
+        np.testing.assert_allclose(
+            [item["score"] for item in shown], np.sort(fused)[::-1], rtol=1e-5
+        )
         probabilities = 1 / (1 + np.exp(-scores.logits[0][:, order].T))
         np.testing.assert_allclose(
             [item["probabilities"] for item in shown], probabilities, atol=1e-6
         )
         assert [item["labels"] for item in shown] == split.gather(order)["labels"].tolist()
-        equal = rows[np.argsort(-scores.logits[1][:, rows].sum(axis=0))].tolist()
+        equal = rows[
+            np.argsort(-scorer.score(scores.logits[1][:, rows].T, preferences[1]))
+        ].tolist()
         assert [item["equal"] - 1 for item in shown] == [equal.index(row) for row in order]
         ids = split.gather(order)["categorical"][:, 1]
         known = [preprocess.vocabulary[1][int(i) - 1].as_py() for i in ids]

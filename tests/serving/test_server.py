@@ -17,6 +17,7 @@ from hyperrec_jax.serving import batching, bodies, http
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.listen import bind
 from hyperrec_jax.serving.measures import UNSEEN_ROWS, UnseenShares
+from hyperrec_jax.serving.predictor import Scored
 from hyperrec_jax.serving.preprocess import Encoded
 from tests.commands.test_serve import Client
 
@@ -343,7 +344,8 @@ def test_a_limit_out_of_its_range_is_refused(change, message):
 def test_the_fuzz_notices_what_is_no_refusal(monkeypatch):
     target = ServerTarget(lambda body, generator: body)
     target.send(BODY, random.Random(0))
-    monkeypatch.setattr(batching.Batcher, "_score", lambda self, jobs: np.full((1, 2), 0.25))
+    made_up = Scored(np.full((1, 2), 0.25), None)
+    monkeypatch.setattr(batching.Batcher, "_score", lambda self, jobs: made_up)
     with pytest.raises(AssertionError, match="other scores than the model's"):
         target.send(BODY, random.Random(0))
     monkeypatch.setattr(batching.Batcher, "_score", lambda self, jobs: 1 / 0)

@@ -14,10 +14,10 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.front import Front, evaluate_front
-from hyperrec_jax.evaluation.lists import fused_score
+from hyperrec_jax.evaluation.grid import grid_for
+from hyperrec_jax.evaluation.list_scorer import centre
 from hyperrec_jax.evaluation.scoring import Scores
 from hyperrec_jax.serving.preprocess import Preprocessor
-from hyperrec_jax.training.train import grid_for
 from hyperrec_jax.training.trained import Trained
 
 MAX_SEARCHES = 50
@@ -54,7 +54,8 @@ class Explorer:
           grid: Preferences of the front.
 
         Raises:
-          UserError: the model takes no preference, or the store has another schema or no rows.
+          UserError: the model takes no preference, the store has another schema or no rows, or a
+            goal has no positive, so that lists have no score.
         """
         if not trained.network.conditioned:
             raise UserError(
@@ -90,12 +91,13 @@ class Explorer:
             self._batch["labels"].T,
         )
         self.front: Front = evaluate_front(scores, split, self.tasks, preferences)
-        self._equal = self._score(np.full(len(self.tasks), 1 / len(self.tasks), np.float32))
+        self._scorer = trained.list_scorer(store)
+        self._equal = self._score(centre(len(self.tasks)))
 
     def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:
         """Metrics of the sample and the list of a search under a preference `[goal]`.
 
-        The list is by `ranking.fused_score`, the weighted sum of the goals' log-odds.
+        The list is ordered by the expected gain; see `evaluation.list_scorer`.
 
         Raises:
           UserError: there is no such search.
@@ -114,15 +116,18 @@ class Explorer:
     def _list(
         self, logits: np.ndarray, preference: np.ndarray, rows: np.ndarray
     ) -> list[dict[str, Any]]:
-        order = _order(logits[rows], preference)
-        equal = np.full(len(self.tasks), 1 / len(self.tasks))
-        before = np.argsort(_order(self._equal[rows], equal))  # rank of each row
+        asked = self._equal if self._scorer.place() == "centre" else logits
+        score = self._scorer.score(asked[rows], preference)
+        order = np.argsort(-score, kind="stable")
+        equal = self._scorer.score(self._equal[rows], centre(len(self.tasks)))
+        before = np.argsort(np.argsort(-equal, kind="stable"))  # rank of each row
         fields = self._varying(rows)
         probabilities = 1 / (1 + np.exp(-logits[rows].astype(np.float64)))
         return [
             {
                 "rank": rank + 1,
                 "equal": int(before[place]) + 1,
+                "score": float(score[place]),
                 "values": {name: values[place] for name, values in fields.items()},
                 "probabilities": probabilities[place].tolist(),
                 "labels": self._batch["labels"][rows[place]].tolist(),
@@ -151,10 +156,6 @@ def _searches(groups: np.ndarray) -> list[np.ndarray]:
     )
     chosen = [group for group in np.argsort(first) if counts[group] > 1][:MAX_SEARCHES]
     return [np.flatnonzero(inverse == group) for group in chosen] or [np.arange(len(groups))]
-
-
-def _order(logits: np.ndarray, preference: np.ndarray) -> np.ndarray:
-    return np.argsort(-fused_score(logits.T, preference), kind="stable")
 
 
 def _finite(value: float) -> float | None:

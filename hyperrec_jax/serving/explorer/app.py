@@ -96,7 +96,8 @@ form { margin-top: .75rem; } small { color: #444; overflow-wrap: anywhere; }
 <section><h2>Front</h2><svg id="front" viewBox="0 0 420 320" role="img"
 aria-label="AUC of the first two goals"></svg></section>
 <section id="list"><h2>Search <select id="search" aria-label="search"></select></h2>
-<p>By the weighted sum of log-odds; arrows: against equal weights.</p><table></table></section>
+<p>By the expected gain, of which 1 is an average row; arrows: against equal weights.</p>
+<table></table></section>
 </main>
 <script>
 const facts = FACTS, $ = selector => document.querySelector(selector);
@@ -172,13 +173,14 @@ function show(answer) {
   draw(answer.auc);
   const names = Object.keys(answer.list[0].values);
   $("#list table").replaceChildren(
-    row("th", ["rank", "", ...names, ...facts.tasks.map(task => `p(${task})`),
+    row("th", ["rank", "", "score", ...names, ...facts.tasks.map(task => `p(${task})`),
       ...facts.tasks.map(task => `label ${task}`)]),
     ...answer.list.map(item => {
       const moved = item.equal - item.rank;
       const arrow = moved ? `${moved > 0 ? "\\u2191" : "\\u2193"}${Math.abs(moved)}` : "";
       return row("td", [item.rank, element("td", arrow, {class: moved > 0 ? "up" : "down"}),
-        ...names.map(name => item.values[name]), ...item.probabilities.map(shown), ...item.labels]);
+        item.score.toPrecision(4), ...names.map(name => item.values[name]),
+        ...item.probabilities.map(shown), ...item.labels]);
     }));
 }
 

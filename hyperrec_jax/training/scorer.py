@@ -1,0 +1,141 @@
+"""The list scorer of a run: fitted on the validation rows, kept in the run's folder."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.grid import place_of_centre
+from hyperrec_jax.evaluation.list_scorer import (
+    At,
+    ListScorer,
+    centre,
+    fit_list_scorer,
+    unfitted_scorer,
+)
+from hyperrec_jax.parallel import processes
+from hyperrec_jax.preference.grid import evaluation_grid
+
+if TYPE_CHECKING:
+    from hyperrec_jax.training.trained import Trained
+
+LIST_SCORER = "list_scorer.json"
+
+logger = logging.getLogger(__name__)
+
+
+def kept_scorer(workdir: Path, step: int | None) -> ListScorer | None:
+    """The scorer in a run's folder; None where there is none of the state of that step.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        scorer = ListScorer.load(workdir / LIST_SCORER)
+    except FileNotFoundError:
+        return None
+    return scorer if scorer.step == step else None
+
+
+def fit_scorer(trained: "Trained", store: Store) -> ListScorer:
+    """Fits the scorer of a model on the validation rows.
+
+    The preferences are those of the validation grid, so that this takes the time and the memory of
+    one validation.
+
+    A model that was trained on its lists (`list.loss`) was trained on the structured score, the
+    logarithm of the expected gain of its predictions as they are, under the preference itself: that
+    is its scorer, and nothing is fitted.
+
+    Raises:
+      UserError: the store is not the model's, a goal has no positive or is not binary, or labels
+        are missing.
+    """
+    _require_binary(trained, store)
+    goals, conditioned = trained.schema.tasks, trained.network.conditioned
+    step, train = trained.progress.best_step or 0, store.split("train")
+    rates = np.array(train.positives) / max(len(train), 1)
+    if trained.config.get("list", {}).get("loss", "none") != "none":
+        trained.check_store(store)
+        return unfitted_scorer(goals, rates, step)
+    middle = centre(len(goals))
+    grid = evaluation_grid(len(goals), trained.config["train"]["grid"])
+    centre_at = place_of_centre(grid) if conditioned else None
+    if centre_at is not None:
+        asked = grid  # as validation does, so that nothing is compiled anew
+    else:
+        asked = np.concatenate([grid, middle[None]]) if conditioned else middle[None]
+        centre_at = len(asked) - 1
+    scores = trained.score_rows(store, "validation", asked)
+    rows = store.split("validation")
+    scorer = fit_list_scorer(
+        goals,
+        scores.labels,
+        scores.logits[centre_at],
+        scores.logits[: len(grid)] if conditioned else None,
+        grid,
+        rows.groups(0, len(rows)) if trained.schema.group else None,
+        rates,
+        step,
+    )
+    if scorer.uncalibrated:
+        logger.warning(
+            "the validation split holds one class only of %s: lists take their predictions "
+            "uncalibrated, and their scale from the training rows",
+            ", ".join(scorer.uncalibrated),
+        )
+    return scorer
+
+
+def _require_binary(trained: "Trained", store: Store) -> None:
+    """Refuses data whose goals have no probability, or not of every row."""
+    for goal in trained.schema.goals:
+        if goal.kind != "binary":
+            raise UserError(
+                f"store {store.path}: goal {goal.name!r} is of kind {goal.kind}, and the score of "
+                "a list is made of binary goals; leave the lists out"
+            )
+    if trained.schema.label_dtype != "uint8":
+        raise UserError(
+            f"store {store.path}: labels are missing in some rows, and lists are measured where "
+            "every row has all labels; leave the lists out"
+        )
+
+
+def keep_scorer(workdir: Path, store: Store, step: int | None) -> None:
+    """Fits the scorer of a run's selected state and writes it, if it is not there yet.
+
+    A goal without any positive has no scale in a list: the run then has no scorer, and a line of
+    the log says so.
+    """
+    from hyperrec_jax.training.trained import load_trained
+
+    if kept_scorer(workdir, step) is not None:
+        return
+    try:
+        scorer = fit_scorer(load_trained(workdir), store)
+    except UserError as error:
+        logger.warning("no score for lists: %s", error)
+        return
+    processes.on_first(lambda: scorer.save(workdir / LIST_SCORER))
+    logger.info(describe_choice(scorer))
+
+
+def describe_choice(scorer: ListScorer) -> str:
+    """In one line, under which preference the model is asked and why."""
+    place = scorer.place()
+    other: At = "centre" if place == "preference" else "preference"
+    told = {
+        "centre": "predictions under equal weights, the preference acting in the sum alone",
+        "preference": "predictions under the preference itself",
+    }
+    found = scorer.validation.get("expected_gain", {})
+    if len(found) < 2:
+        why = "one set of predictions, or no validation lists to choose by"
+    else:
+        why = f"scalarised NDCG of the validation lists {found[place]:.4f}"
+        why += f" against {found[other]:.4f} at {other}"
+    return f"list score: expected gain at {place} ({told[place]}; {why})"
