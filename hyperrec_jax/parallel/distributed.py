@@ -33,6 +33,10 @@ _LOST = re.compile(
 _STUCK_SECONDS = 5.0
 """After which a process that has lost another one no longer waits for it."""
 
+_JAX_LATER_SECONDS = 40
+"""By which JAX's own heartbeats, which end a process by a stack trace, are more patient than ours;
+they alone remain where `liveness` can't connect."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -44,7 +48,8 @@ class Cluster:
       num_processes: Number of processes; None leaves it to the detection.
       process_id: Which one this is, from 0; None leaves it to the detection.
       connect_timeout: Seconds within which all must have joined.
-      heartbeat_timeout: Seconds of silence after which a process counts as dead and ends the rest.
+      heartbeat_timeout: Seconds without a sign of life after which a process counts as hanging, and
+        the others end.
 
     Raises:
       UserError: they contradict each other, or something is missing.
@@ -55,7 +60,7 @@ class Cluster:
     num_processes: int | None = None
     process_id: int | None = None
     connect_timeout: int = 300
-    heartbeat_timeout: int = 100
+    heartbeat_timeout: int = 60
 
     def __post_init__(self) -> None:
         count, index = self.num_processes, self.process_id
@@ -108,8 +113,8 @@ def define_flags(values: Any) -> None:
     )
     flags.DEFINE_integer(
         "heartbeat_timeout",
-        100,
-        "Seconds of silence after which a process counts as dead, and the others end.",
+        60,
+        "Seconds without a sign of life after which a process counts as hanging: the others end.",
         lower_bound=1,
         flag_values=values,
     )
@@ -156,8 +161,8 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
     """Around the work of a command: joins the processes, and parts from them however it ends.
 
     A process that fails leaves at once, with its one line and exit code, and the others end with
-    one that says so: within seconds where the network lets `liveness` through, at the latest
-    after `heartbeat_timeout`.
+    one that says so: within seconds; where one hangs, after `heartbeat_timeout`; where the network
+    does not let `liveness` through, 40 seconds later.
 
     Args:
       cluster: From `cluster_from_flags`; None does nothing.
@@ -177,7 +182,7 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
         with (
             one_line_errors(),
             _lost_processes_explained(),
-            liveness.watched(host, _leave_if_stuck),
+            liveness.watched(host, _leave_if_stuck, cluster.heartbeat_timeout),
         ):
             yield
     except SystemExit as end:
@@ -196,11 +201,11 @@ def _leave(code: Any) -> None:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def _leave_if_stuck() -> None:
+def _leave_if_stuck(reason: str) -> None:
     """Ends this process, whose others are gone, unless it comes to an error of its own before."""
     time.sleep(_STUCK_SECONDS)
     # Below a progress bar, which nobody closes.
-    print(f"\nerror: {_lost_message('its connection ended')}", file=sys.stderr)
+    print(f"\nerror: {_lost_message(reason)}", file=sys.stderr)
     _leave(EXIT_CODES[TrainingError])
 
 
@@ -218,7 +223,7 @@ def _initialize(cluster: Cluster) -> None:
                 cluster_detection_method=_detection(cluster.method),
                 # JAX ends the process by a stack trace; `_bounded` is there before.
                 initialization_timeout=cluster.connect_timeout + 60,
-                heartbeat_timeout_seconds=cluster.heartbeat_timeout,
+                heartbeat_timeout_seconds=cluster.heartbeat_timeout + _JAX_LATER_SECONDS,
                 shutdown_timeout_seconds=3600,  # process 0 may be long at a report
             )
         except (ValueError, RuntimeError) as error:
@@ -306,7 +311,7 @@ def _lost_message(reason: str) -> str:
     import jax
 
     return (
-        f"process {jax.process_index()} of {jax.process_count()} lost another one, whose own "
-        f"output says why ({reason}); run the same command in all of them to go on from the "
-        "last checkpoint"
+        f"process {jax.process_index()} of {jax.process_count()} lost another one ({reason}); its "
+        "own output may say why; end it where it still hangs, and run the same command in all of "
+        "them to go on from the last checkpoint"
     )

@@ -2,7 +2,11 @@
 
 import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,8 +14,22 @@ import pytest
 
 from hyperrec_jax.errors import Preempted
 from hyperrec_jax.parallel import liveness, processes
+from tests.conftest import ROOT
 
 SECONDS = 10
+BEAT = b"\1"
+
+
+class Lost(threading.Event):
+    """Set, with the reason, once a process is lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.reasons = []
+
+    def __call__(self, reason):
+        self.reasons.append(reason)
+        self.set()
 
 
 @pytest.fixture
@@ -44,18 +62,90 @@ def call(invitations):
 
 @pytest.mark.parametrize("last_word", [b"", b"x"])
 def test_a_process_that_ends_without_a_goodbye_is_lost(call, last_word):
-    lost = threading.Event()
-    with liveness.watched(None, lost.set):
+    lost = Lost()
+    with liveness.watched(None, lost):
         caller = call()
         caller.sendall(last_word)
         caller.close()
         assert lost.wait(SECONDS)
+    assert lost.reasons == ["its connection ended"]
+
+
+def test_a_process_that_hangs_is_lost_after_the_silence(call):
+    lost = Lost()
+    with liveness.watched(None, lost, silence=0.4):
+        began = time.monotonic()
+        hanging = call()
+        assert lost.wait(SECONDS)
+        assert time.monotonic() - began >= 0.4
+        assert hanging.recv(1) == BEAT  # this one gave signs of life meanwhile
+    assert lost.reasons == ["it gave no sign of life for 0.4 s: stopped, or its host hangs"]
+
+
+def test_a_process_that_beats_is_not_lost(call):
+    lost = Lost()
+    with liveness.watched(None, lost, silence=2):
+        beating, late = call(), call()
+        late.sendall(BEAT * 3)
+        for _ in range(10):
+            beating.sendall(BEAT)
+            assert not lost.is_set()
+            time.sleep(0.05)
+        # The silence begins anew with each beat, and ends with the goodbye.
+        beating.sendall(b"\0")
+        late.sendall(b"\0")
+        assert not lost.wait(3)
+
+
+# The parent is the process that watches; its child beats, and is stopped as a debugger does it.
+STOPPED = """
+import os, signal, sys, threading, time
+from hyperrec_jax.parallel import liveness, processes
+number = int(sys.argv[1])
+processes.is_first = lambda: number == 0
+processes.from_first = lambda said: print(said.decode(), flush=True) or said if said else (
+    sys.stdin.readline().encode())
+def lost(reason):
+    print(reason, flush=True)
+    os._exit(3)
+with liveness.watched("127.0.0.1", lost, silence=2):
+    time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_stopped_by_a_signal_is_noticed_by_the_other(victim):
+    with contextlib.ExitStack() as stack:
+        pair = [stack.enter_context(_python(STOPPED, number)) for number in range(2)]
+        try:
+            pair[1].stdin.write(pair[0].stdout.readline())
+            pair[1].stdin.flush()
+            time.sleep(3)  # longer than the silence: both beat
+            assert [process.poll() for process in pair] == [None, None]
+            pair[victim].send_signal(signal.SIGSTOP)
+            assert pair[1 - victim].wait(60) == 3
+            assert "no sign of life for 2 s" in pair[1 - victim].stdout.read()
+            assert pair[victim].poll() is None
+        finally:
+            for process in pair:
+                process.kill()
+
+
+def _python(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.mark.parametrize("error", [None, Preempted])
 def test_processes_part_with_a_goodbye(call, error):
-    lost = threading.Event()
-    with contextlib.suppress(Preempted), liveness.watched(None, lost.set):
+    lost = Lost()
+    with contextlib.suppress(Preempted), liveness.watched(None, lost):
         late, early = call(), call()
         early.sendall(b"\0")
         early.close()
@@ -67,7 +157,7 @@ def test_processes_part_with_a_goodbye(call, error):
 
 
 def test_no_goodbye_after_an_error(call):
-    with contextlib.suppress(ValueError), liveness.watched(None, lambda: None):
+    with contextlib.suppress(ValueError), liveness.watched(None, lambda reason: None):
         caller = call()
         _until_threads_wait()
         raise ValueError
@@ -77,8 +167,8 @@ def test_no_goodbye_after_an_error(call):
 
 
 def test_strangers_are_not_waited_for(call):
-    lost = threading.Event()
-    with liveness.watched(None, lost.set):
+    lost = Lost()
+    with liveness.watched(None, lost):
         stranger = call(b"GET / HTTP/1.1\r\n")
         assert stranger.recv(1) == b""  # closed
         call()
