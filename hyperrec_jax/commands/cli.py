@@ -86,11 +86,20 @@ def _stopped_at_once() -> Iterator[None]:
     """SIGTERM raises `Preempted`; neither it nor Ctrl-C is lost where Python ignores exceptions.
 
     An exception in a callback of the garbage collector (JAX has one) or in a destructor is only
-    reported. The signal is sent again then.
+    reported, and C code that imports a module turns it into an ImportError. The signal is sent
+    again then.
     """
 
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        raise Preempted("stopped; run the same command again to go on")
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if _imports(frame):
+            later(number)
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise Preempted("stopped; run the same command again to go on")
+
+    def later(number: int) -> None:
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
     def again(unraisable: Any) -> None:
         number = {KeyboardInterrupt: signal.SIGINT, Preempted: signal.SIGTERM}.get(
@@ -99,15 +108,25 @@ def _stopped_at_once() -> Iterator[None]:
         if number is None:
             former_hook(unraisable)
         else:  # a little later, since this, too, is where exceptions are ignored
-            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+            later(number)
 
     former_hook, sys.unraisablehook = sys.unraisablehook, again
-    former = signal.signal(signal.SIGTERM, on_sigterm)
+    former = {signal.SIGTERM: signal.signal(signal.SIGTERM, on_signal)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        former[signal.SIGINT] = signal.signal(signal.SIGINT, on_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
         sys.unraisablehook = former_hook
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported at a point of the program."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _quiet_libraries() -> None:

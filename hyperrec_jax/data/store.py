@@ -511,7 +511,8 @@ class Store:
 
 def refuse_foreign_folder(path: Path) -> None:
     """Raises UserError where writing a store to `path` would remove something else."""
-    if path.is_dir() and (path / "schema.json").exists():
+    run = (path / "config.json").exists()  # the folder of a run has a schema.json, too
+    if path.is_dir() and (path / "schema.json").exists() and not run:
         return
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(

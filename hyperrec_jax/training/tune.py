@@ -17,6 +17,11 @@ DEFAULT_RANGES = (
 )
 
 
+_STUDY = "study"
+_OF_THE_FRONT = ("hypervolume", "non_dominated_fraction")
+"""Metrics of the validation record that belong to no goal."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """Values of one option: `choices`, or the numbers from `low` to `high`."""
@@ -57,6 +62,10 @@ class Range:
         suggest = trial.suggest_int if whole else trial.suggest_float
         return suggest(self.name, self.low, self.high, log=self.log)
 
+    def ends(self) -> tuple[Any, Any]:
+        """The first and the last value."""
+        return (self.choices[0], self.choices[-1]) if self.choices else (self.low, self.high)
+
 
 def _ordered(ends: Sequence[float], log: bool) -> bool:
     low, high = ends
@@ -83,25 +92,36 @@ def tune(
       The `optuna.Study`.
 
     Raises:
-      UserError: an option or a metric does not exist, a value is bad, or Optuna is not installed.
+      UserError: an option or a metric does not exist, a value is bad, the folder holds a study of
+        other metrics, or Optuna is not installed; nothing was written then.
     """
     with needs_extra("tune"):
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # errors are ours to tell
-    folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name="study",
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
-        sampler=optuna.samplers.TPESampler(seed=config["seed"]),
-        directions=["maximize"] * len(metrics),
-        load_if_exists=True,
-    )
-    judged_by = study.user_attrs.get("metrics", list(metrics))
-    if judged_by != list(metrics):
-        raise UserError(f"--study {folder} maximises {', '.join(judged_by)}; take another folder")
-    study.set_user_attr("metrics", list(metrics))
+    _check(config, ranges, metrics)
+    log, sampler = folder / "study.log", optuna.samplers.TPESampler(seed=config["seed"])
+    if log.exists():  # to load it writes nothing, unlike to create it anew
+        storage = JournalStorage(JournalFileBackend(str(log)))
+        study = optuna.load_study(study_name=_STUDY, storage=storage, sampler=sampler)
+        judged_by = study.user_attrs.get("metrics", list(metrics))
+        if judged_by != list(metrics):
+            raise UserError(
+                f"--study {folder} maximises {', '.join(judged_by)}; take another folder"
+            )
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--study {folder}: can't be written ({error.strerror})") from error
+        study = optuna.create_study(
+            study_name=_STUDY,
+            storage=JournalStorage(JournalFileBackend(str(log))),
+            sampler=sampler,
+            directions=["maximize"] * len(metrics),
+        )
+        study.set_user_attr("metrics", list(metrics))
     stopped = _enqueue_stopped(study)
 
     def finished() -> int:
@@ -117,6 +137,29 @@ def tune(
     # A run that diverges says something about its options; the study goes on.
     study.optimize(objective, n_trials=max(trials - finished(), 0), catch=(TrainingError,))
     return study
+
+
+def _check(config: Mapping[str, Any], ranges: Sequence[Range], metrics: Sequence[str]) -> None:
+    """Refuses what the first trial would refuse, before the folder of the study is made."""
+    from hyperrec_jax.config.resolve import resolve
+    from hyperrec_jax.data.store import Store
+
+    store = Store.open(Path(config["data"]["store"]))
+    resolve(dict(config), store.schema, store.split("train"))
+    for place in (0, 1):
+        chosen = {space.name: space.ends()[place] for space in ranges}
+        try:
+            resolve(overridden(config, chosen), store.schema, store.split("train"))
+        except UserError as error:
+            raise UserError(f"--range: {error}") from error
+    goals = store.schema.tasks
+    for metric in metrics:
+        name, slash, goal = metric.partition("/")
+        if goal not in goals if slash else name not in _OF_THE_FRONT:
+            raise UserError(
+                f"--metrics: no {metric!r}; there are {', '.join(_OF_THE_FRONT)}, and for each of "
+                f"the goals {', '.join(goals)} such as auc/{goals[0]}"
+            )
 
 
 def _enqueue_stopped(study: Any) -> int:

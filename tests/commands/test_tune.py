@@ -10,6 +10,7 @@ from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
 from hyperrec_jax.training.tune import DEFAULT_RANGES, Range, summary, tune
 from tests.conftest import ROOT, tiny_config
+from tests.training.test_workdir import tree
 
 pytestmark = pytest.mark.slow
 
@@ -81,11 +82,41 @@ def test_a_run_that_diverges_does_not_end_the_study(config, tmp_path, monkeypatc
     assert summary(study, ["hypervolume"]) == "no trial has finished"
 
 
-def test_unknown_options_and_metrics_are_told(config, tmp_path):
-    with pytest.raises(UserError, match=r"no config key 'optimizer\.rate_of_learning'"):
-        tune(config, tmp_path / "a", [Range("optimizer.rate_of_learning", (), 0.1, 1.0)], 1)
-    with pytest.raises(UserError, match="--metrics: no 'auc/sale'; there are auc/buy, auc/click"):
-        tune(config, tmp_path / "b", RANGES, 1, ("auc/sale",))
+@pytest.mark.parametrize(
+    ("ranges", "metrics", "message"),
+    [
+        (["optimizer.rate_of_learning=0.1:1.0"], "hypervolume", r"--range:.*rate_of_learning"),
+        (["model.num_expert=2:4"], "hypervolume", "--range:.*num_expert"),
+        (["train.epochs=0:3"], "hypervolume", "--range:.*train.epochs"),
+        (["model.dropout=0.0:0.5"], "auc/sale", "no 'auc/sale'; .* goals click, buy such as auc/c"),
+        (["model.dropout=0.0:0.5"], "hypervolum", "--metrics: no 'hypervolum'; there are hypervol"),
+    ],
+)
+def test_a_refused_study_is_not_begun(config, tmp_path, ranges, metrics, message):
+    """It would be stuck with the bad range or metric: a study goes on with what it was begun."""
+    spaces = [Range.parse(text) for text in ranges]
+    with pytest.raises(UserError, match=message):
+        tune(config, tmp_path / "study", spaces, 1, (metrics,))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_refusal_leaves_a_study_as_it_was(config, tmp_path, monkeypatch):
+    def diverge(*arguments):
+        raise TrainingError("loss is not finite")
+
+    monkeypatch.setattr("hyperrec_jax.training.train.train", diverge)
+    tune(config, tmp_path, RANGES, 1)
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="maximises hypervolume; take another folder"):
+        tune(config, tmp_path, RANGES, 2, ("auc/click", "hypervolume"))
+    with pytest.raises(UserError, match="--range"):
+        tune(config, tmp_path, [Range.parse("train.epoch=1:2")], 2)
+    assert tree(tmp_path) == before
+
+
+def test_a_metric_that_validation_lacks_is_told_after_the_first_trial(config, tmp_path):
+    with pytest.raises(UserError, match="--metrics: no 'auk/buy'; there are auc/buy, auc/click"):
+        tune(config, tmp_path, RANGES, 1, ("auk/buy",))
 
 
 @pytest.mark.parametrize(
