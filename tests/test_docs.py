@@ -169,3 +169,22 @@ def test_the_description_of_own_files_is_the_commands_own() -> None:
     (example, *_) = fenced("docs/data.md", "yaml")
     keys = re.findall(r"^ *(\w+):", SCHEMA_EXAMPLE, re.MULTILINE)
     assert re.findall(r"^ *(\w+):", example, re.MULTILINE) == keys
+
+
+def test_every_module_that_refuses_is_in_the_list_with_tests_that_exist() -> None:
+    rows = section("docs/trust.md", "What a refused command leaves behind")
+    cells = [line.split(" | ") for line in rows.splitlines() if line.startswith("| ")]
+    modules = " ".join(row[2] for row in cells if len(row) == 4)
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", modules)
+    for path in sorted((ROOT / "hyperrec_jax").rglob("*.py")):
+        if "raise UserError" not in path.read_text("utf-8"):
+            continue
+        name = str(path.relative_to(ROOT / "hyperrec_jax"))
+        folders = [f"{parent}/" for parent in Path(name).parents]
+        assert {name, *folders} & set(named), f"hyperrec_jax/{name} refuses something"
+    for name in named:
+        assert (ROOT / "hyperrec_jax" / name).exists(), name
+    tests = re.findall(r"`tests/([\w/.]+)::(\w+)`", rows)
+    assert tests
+    for file, test in tests:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text("utf-8"), f"{file}::{test}"
