@@ -48,6 +48,7 @@ def _contents(folder):
 TRAIN = "train --config.data.store=store --workdir new"
 EVALUATE = "evaluate --workdir run --store store --grid 2 --resamples 0"
 PREDICT = "predict --workdir run --input rows.csv --output"
+RANK = "rank --workdir run --input rows.csv --output"
 IMPORT = "import --model sharedbottom --workdir new --store"
 TUNE = "tune --config.data.store=store --study new"
 
@@ -92,6 +93,13 @@ TUNE = "tune --config.data.store=store --study new"
         ("predict --workdir run --input bad.csv --output old.csv", "row 4001.*'price'.*cheap"),
         ("predict --workdir run --input broken.parquet --output old.csv", "no readable Parquet"),
         ("predict --workdir no --input rows.csv --output old.csv", "no exported model here"),
+        (f"{RANK} rows.csv", "is the input"),
+        (f"{RANK} no/x.csv", "there is no folder"),
+        (f"{RANK} old.txt", "must end in"),
+        (f"{RANK} old.csv --fusion nope", "nope"),
+        (f"{RANK} old.csv --group no", "no"),
+        (f"{RANK} old.csv --preference 1,2;2,1", "a list has one order"),
+        ("rank --workdir mine --input rows.csv --output old.csv", "no exported model here"),
         ("export --workdir run --out mine", "is no exported model"),
         ("export --workdir run --out run", "is no exported model"),
         ("export --workdir run --out old.csv", "is no exported model"),
