@@ -9,7 +9,6 @@ from flax.typing import Array
 
 from hyperrec_jax.models import Batch, MultiTaskModel, register
 from hyperrec_jax.models.banks import Linear
-from hyperrec_jax.models.logits import to_logits
 
 
 @register("wide_and_deep")
@@ -24,18 +23,18 @@ class WideAndDeep(MultiTaskModel):
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()
-        self.linear = Linear(self.num_tasks, self.compute_dtype)
+        self.linear = Linear(self.num_outputs, self.compute_dtype)
         self.bottom = self.new_bank(1, self.bottom_widths)
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
-        """The linear model's logits `[batch, goal]` and the bottom `[batch, width]`."""
+        """The linear model's outputs `[batch, output]` and the bottom `[batch, width]`."""
         x = self.embedding(batch)
         return self.linear(x), self.mark_shared(self.bottom(x, train)[0])
 
     def decode(self, features: tuple[Array, Array], preference: Array, train: bool) -> Array:
-        """Logits `[batch, goal]`; a model that uses the preference sets `conditioned = True`."""
+        """Outputs `[batch, output]`; a model that uses the preference sets `conditioned = True`."""
         del preference
         linear, bottom = features
-        deep = to_logits(self.towers(bottom, train))
+        deep = self.to_logits(self.towers(bottom, train))
         return deep + linear if self.wide else deep

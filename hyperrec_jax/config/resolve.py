@@ -1,11 +1,10 @@
 """From a config and a schema to a run: the one place that knows which option makes which part."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from hyperrec_jax import models
 from hyperrec_jax.config.lists import ListTraining, resolve_lists
@@ -13,13 +12,16 @@ from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.checks import first_outside_funnel
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.goals import RowGoal
+from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel.mesh import batch_part, make_mesh
 from hyperrec_jax.preference import normalisation, objectives, sampling
-from hyperrec_jax.preference.normalisation import Normaliser
+from hyperrec_jax.preference.normalisation import Normaliser, constant_losses
 from hyperrec_jax.preference.objectives import Objective
 
 logger = logging.getLogger(__name__)
@@ -40,13 +42,13 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     """
     check_config(config)
     settings = config["train"]
-    if schema.label_dtype != "uint8" or schema.weight:
-        raise UserError("training reads labels of 0 and 1 without gaps and weights only")
+    goals = create_goals(schema)
     model = create_model(config, schema)
+    _check_kinds(config["model"]["name"], model, schema, goals)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
-    normaliser = _normaliser(config, training_rows, model, objective, num_preferences)
+    normaliser = _normaliser(config, goals, training_rows, model, objective, num_preferences)
     sampler = sampling.create_sampler(
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
     )
@@ -58,7 +60,10 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     total_steps = settings["epochs"] * (len(training_rows) // max(batch_size, 1))
     optimizer_options = {k: v for k, v in config["optimizer"].items() if k != "lazy_rows"}
     init_key, step_key = jax.random.split(jax.random.key(config["seed"]))
-    rates = np.array(training_rows.positives) / max(len(training_rows), 1)
+    constants = None
+    if settings["prior_bias"]:
+        known = zip(goals, training_rows.statistics, strict=True)
+        constants = tuple(goal.prior(statistics) for goal, statistics in known)
     lists = resolve_lists(config, training_rows, schema.group or "", schema.tasks, model, mesh)
     return Run(
         config=_written_out(config, model, num_preferences, lists),
@@ -77,7 +82,8 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         mesh=mesh,
         batch_size=batch_size,
         total_steps=total_steps,
-        base_rates=rates if settings["prior_bias"] else None,
+        goals=goals,
+        constants=constants,
         init_key=init_key,
         step_key=step_key,
         lists=lists,
@@ -95,6 +101,7 @@ def create_model(config: Config, schema: Schema) -> MultiTaskModel:
         field_sizes=schema.field_sizes,
         num_numerical=schema.num_numerical,
         num_tasks=schema.num_tasks,
+        goal_outputs=tuple(goal.outputs for goal in create_goals(schema)),
         options=options(config["model"]),
     )
 
@@ -102,6 +109,25 @@ def create_model(config: Config, schema: Schema) -> MultiTaskModel:
 def options(section: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a config section: all but its name, and but what is left to the default."""
     return {key: value for key, value in section.items() if key != "name" and value is not None}
+
+
+def _check_kinds(
+    name: str, model: MultiTaskModel, schema: Schema, goals: Sequence[RowGoal]
+) -> None:
+    """Whether the goals are what a model that computes with probabilities reads."""
+    partial = [field for field in schema.goals if field.where is not None]
+    if model.funnel == "needed" and partial:
+        raise UserError(
+            f"model {name} multiplies the steps of a funnel itself, over all rows, and goal "
+            f"'{partial[0].name}' has labels on the rows of {partial[0].where} only; prepare the "
+            "data without its where, or take another model, such as pomoe or mmoe"
+        )
+    others = [goal for goal in goals if not isinstance(goal, Binary)]
+    if model.binary_only and others:
+        raise UserError(
+            f"model {name} computes with probabilities, and goal '{others[0].name}' is of kind "
+            f"{others[0].kind}; take another model, such as pomoe or mmoe"
+        )
 
 
 def _check_funnel(name: str, model: MultiTaskModel, schema: Schema, training_rows: Split) -> None:
@@ -166,6 +192,7 @@ def _num_preferences(
 
 def _normaliser(
     config: Config,
+    goals: Sequence[RowGoal],
     training_rows: Split,
     model: MultiTaskModel,
     objective: Objective,
@@ -174,12 +201,9 @@ def _normaliser(
     name = _normaliser_name(config, model)
     extra = {}
     if name == "entropy":
-        # Half a row of each class more (Krichevsky and Trofimov 1981): a label of one class only
-        # has a scale, too.
-        positives = np.array(training_rows.positives)
-        extra["base_rates"] = (positives + 0.5) / (len(training_rows) + 1)
+        extra["constant_losses"] = constant_losses(goals, training_rows.statistics)
     normaliser = normalisation.create_normaliser(
-        name, len(training_rows.positives), **options(config["normaliser"]), **extra
+        name, len(goals), **options(config["normaliser"]), **extra
     )
     if normaliser.needs_several_preferences and objective.directed:
         raise UserError(

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from hyperrec_jax.config.lists import ListTraining
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.preference.normalisation import Normaliser
 from hyperrec_jax.preference.objectives import Objective
@@ -38,8 +39,10 @@ class Run:
       mesh: Devices.
       batch_size: Rows of a global batch.
       total_steps: Batches from the start to the end of the run.
-      base_rates: Rate of positives of each goal among the training rows, `[goal]`, at which the
-        first predictions begin; None where they begin at the model's own initial values.
+      goals: What is to be improved, in the order of a preference's weights.
+      constants: Outputs of the best constant prediction of each goal on the training rows,
+        `[goal][output]`, at which the first predictions begin; None where they begin at the model's
+        own initial values.
       init_key: Random key of the first parameters.
       lists: The second stage, on whole lists; None without one.
       first_step: Number of the run's first step; a second stage goes on where the first ended.
@@ -59,7 +62,8 @@ class Run:
     mesh: Mesh
     batch_size: int
     total_steps: int
-    base_rates: np.ndarray | None
+    goals: tuple[RowGoal, ...]
+    constants: tuple[np.ndarray, ...] | None
     init_key: jax.Array
     step_key: jax.Array
     lists: ListTraining | None = None

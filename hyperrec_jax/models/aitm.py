@@ -9,7 +9,6 @@ from flax.typing import Array
 
 from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.logits import to_logits
 
 
 @register("aitm")
@@ -17,6 +16,7 @@ class AITM(MultiTaskModel):
     """Each goal after the first attends to its own bottom and to what the one before passes on."""
 
     funnel: ClassVar[Literal["no", "usual", "needed"]] = "usual"
+    binary_only: ClassVar[bool] = True
 
     def setup(self) -> None:
         width = self.bottom_widths[-1]
@@ -43,4 +43,4 @@ class AITM(MultiTaskModel):
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, goal]`."""
         del preference
-        return to_logits(self.towers(tuple(features), train))
+        return self.to_logits(self.towers(tuple(features), train))

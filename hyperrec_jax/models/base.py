@@ -1,8 +1,8 @@
 """Models by name, with their options checked before anything is traced."""
 
 import typing
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,9 @@ from flax.typing import Array
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.banks import Bank, Layout
 from hyperrec_jax.models.features import EmbeddedFeatures, FeatureEmbedding, Fold
+from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.norms import Norm
-from hyperrec_jax.options import Count, Rate, Widths
+from hyperrec_jax.options import FROM_DATA, Count, Rate, Widths
 from hyperrec_jax.registry import Registry
 
 Batch = Mapping[str, Array]
@@ -32,10 +33,11 @@ class MultiTaskModel(nn.Module):
     Attributes:
       field_sizes: Number of ids of each categorical field.
       num_numerical: Number of numerical fields.
-      num_tasks: Number of binary labels.
+      num_tasks: Number of goals.
+      goal_outputs: Number of outputs for each goal; one for each by default.
       embedding_dim: Width of an embedded field.
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
-      tower_widths: Layer widths of a goal's tower, before its one logit.
+      tower_widths: Layer widths of a goal's tower, before its outputs.
       dropout: Dropout rate after every hidden layer, in [0, 1).
       norm: Normalisation of hidden layers: over the batch, for each preference apart (`batch`) or
         for all preferences together (`pooled`), or over the layer.
@@ -47,6 +49,7 @@ class MultiTaskModel(nn.Module):
     field_sizes: tuple[int, ...]
     num_numerical: int
     num_tasks: int
+    goal_outputs: Annotated[tuple[int, ...], FROM_DATA] = ()
     embedding_dim: Count = 128
     bottom_widths: Widths = (512, 256)
     tower_widths: Widths = (128, 64)
@@ -61,10 +64,17 @@ class MultiTaskModel(nn.Module):
     funnel: ClassVar[Literal["no", "usual", "needed"]] = "no"
     """Whether the goals are usually steps, each of which needs the one before it as a purchase
     needs a click, or whether the model can express nothing else."""
+    binary_only: ClassVar[bool] = False
+    """Whether the model multiplies or mixes probabilities, so that all its goals must be binary."""
     accumulate_steps: ClassVar[int] = 1
     """Batches per parameter update."""
     inner_learning_rate = 0.0
     """Above 0, the step adapts the parameters on one half of a batch before the other half."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs for all goals: one logit for a binary goal, three for a value."""
+        return sum(self.goal_outputs) or self.num_tasks
 
     @property
     def preference_parts(self) -> frozenset[str]:
@@ -76,7 +86,7 @@ class MultiTaskModel(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: Any, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, goal]` from what `encode` returned.
+        """Outputs `[..., batch, output]` from what `encode` returned; of a binary goal its logit.
 
         Args:
           features: Output of `encode`.
@@ -88,7 +98,7 @@ class MultiTaskModel(nn.Module):
         raise NotImplementedError
 
     def __call__(self, batch: Batch, preference: Array, train: bool) -> Array:
-        """Logits `[..., batch, goal]`; see `decode` for the forms of a preference."""
+        """Outputs `[..., batch, output]`; see `decode` for the forms of a preference."""
         return self.decode(self.encode(batch, train), preference, train)
 
     def mark_shared(self, x: Any, name: str = "shared") -> Any:
@@ -108,29 +118,32 @@ class MultiTaskModel(nn.Module):
         dense = x.concatenate() if isinstance(x, EmbeddedFeatures) else x
         return self.perturb(name, dense, PERTURBATIONS)
 
-    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
-        """Fresh parameters whose first predictions are the base rates, as nearly as the model can.
+    def with_prior(
+        self, params: Mapping[str, Any], constants: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
+        """Fresh parameters whose first predictions are the best constants, as far as it can be.
 
         A rare label otherwise spends the first steps on the bias alone (Lin et al. 2017,
         arXiv 1708.02002). Models that share towers between goals override or ignore it.
 
         Args:
           params: From `init`.
-          base_rates: Rate of positives of each goal, `[goal]`, in [0, 1].
+          constants: Outputs of the best constant prediction of each goal, `[goal][output]`; of a
+            binary goal the log-odds of its base rate.
         """
-        return self._with_output_bias(params, "towers", base_rates)
+        return self._with_output_bias(params, "towers", constants)
 
     @staticmethod
     def _with_output_bias(
-        params: Mapping[str, Any], bank: str, rates: np.ndarray
+        params: Mapping[str, Any], bank: str, constants: Sequence[np.ndarray]
     ) -> dict[str, Any]:
-        """Sets the last bias of each network of a bank to the log-odds of its rate."""
+        """Sets the last biases of each network of a bank to its constants."""
         if "output" not in params.get(bank, {}):
             return dict(params)
-        rates = np.clip(rates, 1e-6, 1 - 1e-6)
         output = params[bank]["output"]
-        log_odds = jnp.asarray(np.log(rates) - np.log1p(-rates), output["bias"].dtype)
-        bias = jnp.broadcast_to(log_odds[:, None], output["bias"].shape)
+        bias = output["bias"]
+        for network, values in enumerate(constants):
+            bias = bias.at[network, : len(values)].set(jnp.asarray(values, bias.dtype))
         return {**params, bank: {**params[bank], "output": {**output, "bias": bias}}}
 
     def new_embedding(self) -> FeatureEmbedding:
@@ -151,8 +164,22 @@ class MultiTaskModel(nn.Module):
         )
 
     def new_towers(self, copies: int | None = None, **options: Any) -> Bank:
-        """One tower for each goal (or `copies` of them), each with one output."""
-        return self.new_bank(copies or self.num_tasks, self.tower_widths, outputs=1, **options)
+        """One tower for each goal (or `copies` of them), with as many outputs as a goal has most.
+
+        `to_logits` leaves those out that a goal does not have.
+        """
+        return self.new_bank(
+            copies or self.num_tasks, self.tower_widths, outputs=self.tower_outputs, **options
+        )
+
+    @property
+    def tower_outputs(self) -> int:
+        """Number of outputs of a tower."""
+        return max(self.goal_outputs, default=1)
+
+    def to_logits(self, outputs: Array) -> Array:
+        """What the towers give, `[goal, ..., batch, width]`, as `[..., batch, output]`."""
+        return to_logits(outputs, self.goal_outputs or (1,) * self.num_tasks)
 
 
 MODELS: Registry[MultiTaskModel] = Registry("model", "hyperrec_jax.models")
@@ -208,6 +235,7 @@ def create_model(
     field_sizes: tuple[int, ...],
     num_numerical: int,
     num_tasks: int,
+    goal_outputs: tuple[int, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> MultiTaskModel:
     """Creates a registered model.
@@ -216,7 +244,8 @@ def create_model(
       name: Registered name, such as `pomoe`.
       field_sizes: Number of ids of each categorical field.
       num_numerical: Number of numerical fields.
-      num_tasks: Number of binary labels, at least 1.
+      num_tasks: Number of goals, at least 1.
+      goal_outputs: Number of outputs for each goal; one for each by default.
       options: Values of the model's options where they differ from its defaults.
 
     Raises:
@@ -229,4 +258,6 @@ def create_model(
     if num_tasks < 1:
         raise UserError(f"model {name!r} needs at least one goal, not {num_tasks}")
     values = MODELS.checked(name, options or {})
-    return model(tuple(field_sizes), num_numerical, num_tasks, **values)
+    return model(
+        tuple(field_sizes), num_numerical, num_tasks, goal_outputs=tuple(goal_outputs), **values
+    )

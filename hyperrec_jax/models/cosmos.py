@@ -7,7 +7,6 @@ from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.features import EmbeddedFeatures, Joined
-from hyperrec_jax.models.logits import to_logits
 
 
 @register("cosmos")
@@ -29,4 +28,4 @@ class Cosmos(MultiTaskModel):
     def decode(self, features: EmbeddedFeatures, preference: Array, train: bool) -> Array:
         """Logits `[..., batch, goal]`."""
         inputs = Joined((features, jnp.atleast_2d(preference).astype(features.dtype)))
-        return to_logits(self.towers(self.mark_shared(self.bottom(inputs, train)[0]), train))
+        return self.to_logits(self.towers(self.mark_shared(self.bottom(inputs, train)[0]), train))

@@ -1,13 +1,15 @@
 """Entire-space multi-task model (Ma et al. 2018, SIGIR), for goals along a funnel."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flax.typing import Array
+from scipy.special import expit
 
+from hyperrec_jax.goals.binary import log_odds
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.logits import product_logits, to_logits
+from hyperrec_jax.models.logits import product_logits
 
 
 @register("esmm")
@@ -19,16 +21,21 @@ class ESMM(MultiTaskModel):
     """
 
     funnel: ClassVar[Literal["no", "usual", "needed"]] = "needed"
+    binary_only: ClassVar[bool] = True
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()
         self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
         self.towers = self.new_towers()
 
-    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
+    def with_prior(
+        self, params: Mapping[str, Any], constants: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
         """As all models, by the rate of each event among the rows of the one before it."""
-        before = np.concatenate([[1.0], base_rates[:-1]])
-        return super().with_prior(params, base_rates / np.maximum(before, 1e-6))
+        rates = expit(np.concatenate(constants))
+        before = np.concatenate([[1.0], rates[:-1]])
+        steps = [np.array([log_odds(rate)]) for rate in rates / before]
+        return super().with_prior(params, steps)
 
     def encode(self, batch: Batch, train: bool) -> Array:
         """Each goal's representation, `[goal, batch, width]`."""
@@ -37,4 +44,4 @@ class ESMM(MultiTaskModel):
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, goal]` of the products up to each goal."""
         del preference
-        return product_logits(to_logits(self.towers(tuple(features), train)))
+        return product_logits(self.to_logits(self.towers(tuple(features), train)))

@@ -9,7 +9,6 @@ from flax.typing import Array
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.features import EmbeddedFeatures
 from hyperrec_jax.models.hypernetwork import PreferenceNetwork
-from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.norms import Norm
 
 
@@ -59,4 +58,4 @@ class Film(MultiTaskModel):
         codes = (self.preference_network(weights) for weights in (preference, equal))
         code = jnp.subtract(*map(nn.relu, codes))
         shared = self.mark_shared(self.bottom(features, train, code)[0])
-        return to_logits(self.towers(shared, train, code))
+        return self.to_logits(self.towers(shared, train, code))

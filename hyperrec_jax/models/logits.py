@@ -1,13 +1,27 @@
 """Logits: from the outputs of a bank, and as logarithms of probabilities of any size."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Array
 
 
-def to_logits(outputs: Array) -> Array:
-    """One output of each network of a bank, `[goal, ..., batch, 1]`, as `[..., batch, goal]`."""
-    logits = jnp.moveaxis(outputs[..., 0], 0, -1)
+def to_logits(outputs: Array, goal_outputs: Sequence[int]) -> Array:
+    """The outputs of a bank's networks one after the other.
+
+    Args:
+      outputs: `[goal, ..., batch, width]`.
+      goal_outputs: How many of the outputs of each network a goal has, the first ones.
+
+    Returns:
+      `[..., batch, output]`, at least float32.
+    """
+    if max(goal_outputs) == 1:
+        logits = jnp.moveaxis(outputs[..., 0], 0, -1)
+    else:
+        kept = [outputs[goal, ..., :count] for goal, count in enumerate(goal_outputs)]
+        logits = jnp.concatenate(kept, axis=-1)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 

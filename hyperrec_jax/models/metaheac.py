@@ -1,13 +1,15 @@
 """MetaHeac: meta hybrid experts and critics (Zhu et al. 2021, KDD)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
+from scipy.special import expit
 
+from hyperrec_jax.goals.binary import log_odds
 from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.logits import log_complement
@@ -33,6 +35,7 @@ class MetaHeac(MultiTaskModel):
     inner_learning_rate: Rate = 2e-4
 
     accumulate_steps: ClassVar[int] = 2
+    binary_only: ClassVar[bool] = True
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()
@@ -44,13 +47,17 @@ class MetaHeac(MultiTaskModel):
         self.expert_gate = Linear(self.num_experts, self.compute_dtype)
         self.critic_gate = Linear(self.num_critics, self.compute_dtype)
 
-    def with_prior(self, params: Mapping[str, Any], base_rates: np.ndarray) -> dict[str, Any]:
-        """All critics serve all goals: they begin spread over the base rates, for gates to pick."""
-        lowest, highest = np.clip([base_rates.min(), base_rates.max()], 1e-6, 1 - 1e-6)
+    def with_prior(
+        self, params: Mapping[str, Any], constants: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
+        """All critics serve all tasks: they begin spread over the base rates, for gates to pick."""
+        base_rates = expit(np.concatenate(constants))
+        lowest, highest = base_rates.min(), base_rates.max()
         rates = np.geomspace(lowest, highest, self.num_critics)
         if self.output == "mean":
             rates = rates * self.num_critics
-        return self._with_output_bias(params, "critics", rates)
+        biases = [np.array([log_odds(rate)]) for rate in rates]
+        return self._with_output_bias(params, "critics", biases)
 
     def encode(self, batch: Batch, train: bool) -> tuple[Array, Array]:
         """Each goal's mixed experts `[goal, batch, width]` and logits of its critics' weights."""

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.options import Count
 
@@ -37,4 +36,4 @@ class MMoE(MultiTaskModel):
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, goal]`."""
         del preference
-        return to_logits(self.towers(tuple(features), train))
+        return self.to_logits(self.towers(tuple(features), train))

@@ -5,7 +5,6 @@ from flax.typing import Array
 
 from hyperrec_jax.models.banks import Linear
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import mix
 from hyperrec_jax.options import Count
 
@@ -36,4 +35,4 @@ class OMoE(MultiTaskModel):
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, goal]`."""
         del preference
-        return to_logits(self.towers(features, train))
+        return self.to_logits(self.towers(features, train))

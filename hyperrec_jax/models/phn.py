@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
@@ -34,7 +33,7 @@ class PHN(MultiTaskModel):
     def setup(self) -> None:
         self.embedding = self.new_embedding()
         self.bottom = self.new_bank(1, self.bottom_widths)
-        widths = (self.bottom_widths[-1], *self.tower_widths, 1)
+        widths = (self.bottom_widths[-1], *self.tower_widths, self.tower_outputs)
         self.shapes = tuple(itertools.pairwise(widths))
         self.generator = GeneratedVector(
             self.num_tasks * sum((width + 1) * out for width, out in self.shapes),
@@ -69,7 +68,7 @@ class PHN(MultiTaskModel):
         return jax.lax.map(jax.checkpoint(one_row), (codes, features), batch_size=ROWS_AT_ONCE)
 
     def _towers(self, vector: Array, x: Array) -> Array:
-        """Logits `[batch, goal]` of the network that a generated vector stands for."""
+        """Outputs `[batch, output]` of the network that a generated vector stands for."""
         start = 0
         for index, (width, out) in enumerate(self.shapes):
             stop = start + self.num_tasks * width * out
@@ -77,4 +76,4 @@ class PHN(MultiTaskModel):
             start = stop + self.num_tasks * out
             bias = vector[stop:start].reshape(self.num_tasks, 1, out)
             x = (nn.relu(x) if index else x) @ kernel + bias
-        return x[..., 0].T.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return self.to_logits(x)

@@ -11,7 +11,6 @@ from hyperrec_jax.models.base import Batch, MultiTaskModel, register
 from hyperrec_jax.models.features import EmbeddedFeatures, Joined
 from hyperrec_jax.models.gates import GATES, Activation, Anchors, activation
 from hyperrec_jax.models.hypernetwork import PreferenceNetwork
-from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.mixture import Mixture
 from hyperrec_jax.models.norms import Norm
 from hyperrec_jax.options import Count, Rate, Widths
@@ -134,6 +133,6 @@ class PoMoE(MultiTaskModel):
         inputs = tuple(
             Joined((x, jnp.atleast_2d(preference))) if self.preference_input else x for x in mixed
         )
-        return to_logits(
+        return self.to_logits(
             self.towers(inputs if self.gate_scope == "per_task" else inputs[0], train, code)
         )

@@ -3,7 +3,6 @@
 from flax.typing import Array
 
 from hyperrec_jax.models.base import Batch, MultiTaskModel, register
-from hyperrec_jax.models.logits import to_logits
 
 
 @register("singletask")
@@ -23,4 +22,4 @@ class SingleTask(MultiTaskModel):
     def decode(self, features: Array, preference: Array, train: bool) -> Array:
         """Logits `[batch, goal]`."""
         del preference
-        return to_logits(self.towers(tuple(features), train))
+        return self.to_logits(self.towers(tuple(features), train))

@@ -5,7 +5,7 @@ A click loss of 0.10 and a conversion loss of 0.004 make a preference of (0.5, 0
 to the training state and its checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.goals import RowGoal, Statistics
+from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.options import FROM_DATA, Positive, Rate
 from hyperrec_jax.registry import Registry
 
@@ -114,23 +116,42 @@ def reference(num_tasks: int, *, utopia: ArrayLike, nadir: ArrayLike) -> Normali
 
 
 @register("entropy")
-def entropy(num_tasks: int, *, base_rates: Annotated[ArrayLike, FROM_DATA]) -> Normaliser:
-    """`l_i = L_i / H(p_i)`, the entropy of the base rate: 1 is what a constant prediction reaches.
+def entropy(num_tasks: int, *, constant_losses: Annotated[ArrayLike, FROM_DATA]) -> Normaliser:
+    """`l_i = L_i / H_i`, the loss of the best constant prediction: 1 is what features must beat.
 
-    Known as normalised cross-entropy (He et al. 2014, 'Practical lessons from predicting clicks').
+    For a binary goal that is the entropy of its base rate, and this is known as normalised
+    cross-entropy (He et al. 2014, 'Practical lessons from predicting clicks').
 
     Args:
       num_tasks: Number of goals.
-      base_rates: Rates of positives among the training labels, `[goal]`, in (0, 1).
+      constant_losses: Loss of the best constant prediction of each goal, `[goal]`, above 0.
     """
-    rates = _per_task("base_rates", base_rates, num_tasks)
-    if not ((rates > 0) & (rates < 1)).all():
+    scale = _per_task("constant_losses", constant_losses, num_tasks)
+    if not (scale > 0).all():
         raise UserError(
-            f"entropy: base rates {rates.tolist()} must be between 0 and 1; a goal with labels of "
-            "one class only cannot be scaled, use normaliser 'running_scale'"
+            f"entropy: the losses of the best constants {scale.tolist()} must be above 0; a goal "
+            "whose labels are all the same can't be scaled, use normaliser 'running_scale'"
         )
-    scale = entropy_scale(rates).astype(np.float32)
     return _stateless(lambda losses: losses / scale)
+
+
+def constant_losses(goals: Sequence[RowGoal], statistics: Sequence[Statistics]) -> np.ndarray:
+    """The loss of the best constant prediction of each goal, `[goal]`, float32.
+
+    Args:
+      goals: The goals.
+      statistics: Of each goal's training labels.
+    """
+    losses = np.empty(len(goals), np.float32)
+    for index, (goal, known) in enumerate(zip(goals, statistics, strict=True)):
+        if isinstance(goal, Binary):
+            # Half a row of each class more (Krichevsky and Trofimov 1981): a label of one class
+            # only has a scale, too.
+            rate = (known.logs.weight + 0.5) / (known.values.weight + 1)
+            losses[index] = entropy_scale(np.float32(rate))
+        else:
+            losses[index] = goal.constant_loss(known)
+    return losses
 
 
 def entropy_scale(base_rates: ArrayLike) -> np.ndarray:

@@ -62,8 +62,8 @@ def init_state(run: Run) -> TrainState:
     keys = {"params": params_key, "dropout": dropout_key}
     variables = run.model.init(keys, example_batch(run.schema), preference, False)
     params = variables["params"]
-    if run.base_rates is not None:
-        params = run.model.with_prior(params, run.base_rates)
+    if run.constants is not None:
+        params = run.model.with_prior(params, run.constants)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

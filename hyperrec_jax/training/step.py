@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from hyperrec_jax.config.run import Run
+from hyperrec_jax.goals.losses import batch_losses, row_losses
 from hyperrec_jax.training.state import Batch, TrainState
 
 KEPT_PREFERENCES = 16
@@ -96,7 +97,7 @@ def goal_losses(
         broadcast = preferences
     else:  # all rows under each preference
         broadcast = preferences[0] if run.num_preferences == 1 else preferences[:, None, :]
-    logits, updates = run.model.apply(
+    outputs, updates = run.model.apply(
         {"params": params, "batch_stats": batch_stats, **(perturbations or {})},
         batch,
         broadcast,
@@ -104,9 +105,9 @@ def goal_losses(
         rngs={"dropout": key},
         mutable=["batch_stats"],
     )
-    labels = batch["labels"].astype(jnp.float32)
-    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), labels)
-    losses = losses if run.preference_per_row else losses.mean(axis=-2)
+    weights = batch["weight"][:, 0] if "weight" in batch else None
+    of_goals = row_losses if run.preference_per_row else batch_losses
+    losses = of_goals(run.goals, outputs, batch["labels"], weights)
     # Models that take no preference give one vector of losses, whatever their number.
     return jnp.broadcast_to(losses, preferences.shape), updates.get("batch_stats", {})
 
