@@ -363,7 +363,7 @@ def read_oracle(dataset: str, seeds: int, store: Store, folder: Path) -> Oracle:
         oracle_preferences(dataset, 0, store.schema.num_tasks),
         losses[0],
         scores[0].table(metrics.auc),
-        bootstrap(labels, logits[0], resamples=RESAMPLES).log_loss,
+        bootstrap(labels, logits[0], resamples=RESAMPLES).loss,
         pareto.conflict_test(np.stack(ends_and_middle)),
     )
 
@@ -398,9 +398,7 @@ def summarise(
         ]
     ]
     for name, runs in all_runs.items():
-        samples = [
-            bootstrap(truth.labels, run.logits, resamples=RESAMPLES).log_loss for run in runs
-        ]
+        samples = [bootstrap(truth.labels, run.logits, resamples=RESAMPLES).loss for run in runs]
         ratios = [
             np.mean([volume(points, apart) for points in same]) / volume(apart, apart)
             for *same, apart in zip(*samples, truth.samples, strict=True)

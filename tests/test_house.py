@@ -32,7 +32,6 @@ LAYERS = (
 """From the lowest to the highest: a module imports from its own layer and from those before it."""
 
 UPWARD = {
-    ("hyperrec_jax.data.encode", "hyperrec_jax.evaluation.metrics"): "best AUC of synthetic data",
     ("hyperrec_jax.training.tune", "hyperrec_jax.reports.tables"): "its table, below the reports",
 }
 """Imports that go up: (module, what it imports) to the reason. This list only gets shorter."""

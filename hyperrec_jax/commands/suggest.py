@@ -2,13 +2,13 @@
 
 Goals, over the preferences of a front that `hyperrec evaluate` wrote:
 
-  best:buy               highest AUC of a goal
-  best:buy,click=1%      the same, among those that lose at most 1 % of the best AUC of the other
+  best:buy               the best main metric of a goal: the highest AUC of a binary one
+  best:buy,click=1%      the same, among those that lose at most 1 % of the best metric of the other
                          goals that are named (click=0.01 is the absolute difference)
   knee                   the point farthest from the line (plane) between the ends of the front,
                          both scaled to their ranges (Das 1999, doi 10.1007/s001580050111)
-  ratio:click=2,buy=1    normalised losses in this ratio: losses of 1 - AUC, scaled so that the best
-                         of each goal is 0 and its worst 1
+  ratio:click=2,buy=1    normalised losses in this ratio: what each goal loses of its best metric,
+                         scaled so that its best is 0 and its worst 1
 """
 
 from collections.abc import Sequence

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.DEFINE_list(
         "metrics",
         ["hypervolume"],
-        "To maximise: hypervolume, auc/TASK; several with commas.",
+        "What is good: hypervolume, auc/GOAL, loss/GOAL or a sum such as "
+        "0.7*auc/click+0.3*auc/buy; several with commas.",
         flag_values=values,
     )
     overrides = cli.parse_flags(values, argv, __doc__)

@@ -16,6 +16,7 @@ from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.models import MultiTaskModel
@@ -46,6 +47,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     model = create_model(config, schema)
     _check_kinds(config["model"]["name"], model, schema, goals)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
+    selection = Selection.parse(settings["select"], goals, "train.select")
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
     normaliser = _normaliser(config, goals, training_rows, model, objective, num_preferences)
@@ -65,6 +67,8 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         known = zip(goals, training_rows.statistics, strict=True)
         constants = tuple(goal.prior(statistics) for goal, statistics in known)
     lists = resolve_lists(config, training_rows, schema.group or "", schema.tasks, model, mesh)
+    if lists is not None:
+        _check_list_goals(schema)
     return Run(
         config=_written_out(config, model, num_preferences, lists),
         schema=schema,
@@ -72,6 +76,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         objective=objective,
         normaliser=normaliser,
         sampler=sampler,
+        selection=selection,
         num_preferences=num_preferences,
         preference_per_row=settings["preference_per_row"],
         optimizer=create_optimizer(
@@ -127,6 +132,21 @@ def _check_kinds(
         raise UserError(
             f"model {name} computes with probabilities, and goal '{others[0].name}' is of kind "
             f"{others[0].kind}; take another model, such as pomoe or mmoe"
+        )
+
+
+def _check_list_goals(schema: Schema) -> None:
+    """Whether lists can be trained: their losses read a gain in every row."""
+    other = next((goal for goal in schema.goals if goal.kind != "binary"), None)
+    if other is not None:
+        raise UserError(
+            f"lists are trained for binary goals, and goal '{other.name}' is of kind {other.kind}; "
+            "leave the options of list out"
+        )
+    if schema.label_dtype != "uint8" or schema.weight is not None:
+        raise UserError(
+            "lists are trained where every row has all labels and the same weight; leave the "
+            "options of list out"
         )
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from hyperrec_jax.config.lists import ListTraining
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.preference.normalisation import Normaliser
@@ -33,6 +34,7 @@ class Run:
       objective: Losses of the goals and a preference into one number.
       normaliser: The losses of all goals onto one scale.
       sampler: Draws the preferences of a batch.
+      selection: What picks the epoch.
       num_preferences: Number of preferences per batch; every row is trained under each of them.
       preference_per_row: Whether every row has a preference of its own instead.
       optimizer: Gradients into updates, with its schedule over `total_steps`.
@@ -56,6 +58,7 @@ class Run:
     objective: Objective
     normaliser: Normaliser
     sampler: Sampler
+    selection: Selection
     num_preferences: int
     preference_per_row: bool
     optimizer: optax.GradientTransformation

@@ -51,8 +51,11 @@ class Train:
         losses, 1 where it compares gradients.
       preference_per_row: Whether each row has a preference of its own instead. The objective must
         be linear in the losses, since each row's loss then stands alone.
-      patience: Evaluations without a better hypervolume after which training stops; 0 never stops
-        early.
+      select: What picks the epoch and stops the training: `hypervolume`, a metric or loss of a goal
+        such as `auc/purchase` or `loss/purchase`, or a weighted sum such as
+        `0.7*auc/click+0.3*auc/buy`.
+      patience: Evaluations without a better value of `select` after which training stops; 0 never
+        stops early.
       grid: Preferences of the validation grid that selects the model.
       steps_per_dispatch: Steps compiled into one call.
       checkpoint_every: Steps between checkpoints; the end of an epoch always saves.
@@ -65,6 +68,7 @@ class Train:
     epochs: Count = 10
     preferences: Count | None = None
     preference_per_row: bool = False
+    select: str = "hypervolume"
     patience: NaturalNumber = 2
     grid: Count = 5
     steps_per_dispatch: Count = 8

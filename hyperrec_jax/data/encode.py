@@ -33,7 +33,7 @@ from hyperrec_jax.data.schema import CategoricalField, GoalField, NumericalField
 from hyperrec_jax.data.store import Store, StoreWriter, refuse_foreign_folder
 from hyperrec_jax.data.text import fits
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.metrics import auc
+from hyperrec_jax.goals.metrics import auc
 
 STAGING_VERSION = 3
 _CHUNK_ROWS = 65_536

@@ -105,6 +105,12 @@ class Schema:
     def num_tasks(self) -> int:
         return len(self.tasks)
 
+    @property
+    def plain(self) -> bool:
+        """Whether all goals are binary, with a label in every row, and rows have no weights."""
+        binary = all(goal.kind == "binary" for goal in self.goals)
+        return binary and self.label_dtype == "uint8" and self.weight is None
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable dictionary; inverse of `from_dict`."""
         return dataclasses.asdict(self, dict_factory=_without_defaults)

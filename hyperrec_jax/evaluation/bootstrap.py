@@ -1,11 +1,17 @@
 """Resamples of the rows of a split, the same for every preference, and intervals from them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperrec_jax.evaluation.metrics import binary, row_losses, validated
+from hyperrec_jax.evaluation.metrics import binary, validated
+from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.goals import RowGoal
+from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.losses import output_slices
+from hyperrec_jax.goals.metrics import row_losses
 
 Floats = NDArray[np.float64]
 
@@ -14,12 +20,46 @@ class Bootstrap(NamedTuple):
     """Metrics of every preference on the same resamples of the rows.
 
     Attributes:
-      auc: `[resample, preference, goal]`; NaN where a goal is of one class only.
-      log_loss: `[resample, preference, goal]`, nats.
+      auc: `[resample, preference, goal]`; NaN where a goal is of one class only, is not binary, or
+        its rows have weights.
+      loss: `[resample, preference, goal]`; of a binary goal the log loss in nats.
     """
 
     auc: Floats
-    log_loss: Floats
+    loss: Floats
+
+
+def resample(
+    goals: Sequence[RowGoal],
+    scores: Scores,
+    losses: np.ndarray,
+    *,
+    groups: ArrayLike | None = None,
+    resamples: int = 200,
+) -> Bootstrap:
+    """The bootstrap of goals of any kind; see `bootstrap`.
+
+    Args:
+      goals: The goals.
+      scores: From `score_split`.
+      losses: Loss of each row, `[preference, goal, row]`, 0 without the label.
+      groups: The group of each row, `[row]`.
+      resamples: Number of resamples.
+    """
+    first = scores.logits[:, [place.start for place in output_slices(goals)]]
+    whole = scores.labels.dtype.kind != "f" and scores.weights is None
+    if whole and all(isinstance(goal, Binary) for goal in goals):
+        return bootstrap(scores.labels, first, groups=groups, resamples=resamples)
+    counts = (~np.isnan(scores.labels)).astype(np.float32)
+    if scores.weights is not None:
+        counts *= scores.weights
+    labels = [
+        np.nan_to_num(labels) if isinstance(goal, Binary) and scores.weights is None else 0 * count
+        for goal, labels, count in zip(goals, scores.labels, counts, strict=True)
+    ]
+    return bootstrap(
+        np.stack(labels), first, groups=groups, resamples=resamples, losses=losses, counts=counts
+    )
 
 
 def bootstrap(
@@ -29,6 +69,8 @@ def bootstrap(
     groups: ArrayLike | None = None,
     resamples: int = 200,
     seed: int = 0,
+    losses: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> Bootstrap:
     """Paired bootstrap: all preferences and goals see the same resamples of the rows.
 
@@ -49,6 +91,9 @@ def bootstrap(
         their rows are not independent.
       resamples: Number of resamples.
       seed: Seed of the weights.
+      losses: Loss of each row, `[preference, task, row]`; the log loss by default.
+      counts: How much each row counts for each task, `[task, row]`: its weight, 0 without the
+        label; 1 by default. The AUC counts rows of more than 0 alike.
     """
     truth, values = np.asarray(labels), np.asarray(logits)
     if values.ndim != 3 or values.shape[1:] != truth.shape:
@@ -58,8 +103,10 @@ def bootstrap(
         )
     num_preferences, num_tasks, num_rows = values.shape
     truth = np.stack([binary(task) for task in truth])
+    present = np.ones(truth.shape, bool) if counts is None else counts > 0
+    truth &= present
     positives = truth.sum(axis=1)
-    defined = (positives > 0) & (positives < num_rows)
+    defined = (positives > 0) & (positives < present.sum(axis=1))
     units = np.arange(num_rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     num_units = int(units.max()) + 1 if num_rows else 0
 
@@ -70,11 +117,12 @@ def bootstrap(
         _, task = place
         if not defined[task]:
             continue
-        here = truth[task]
-        placements = _placements(*validated(here, values[place]))
+        here, there = truth[task], present[task] & ~truth[task]
+        known = present[task]
+        placements = _placements(*validated(here[known], values[place][known]))
         areas[place] = placements.positives.mean()
         influence[*place, here] = placements.positives - areas[place]
-        influence[*place, ~here] = placements.negatives - areas[place]
+        influence[*place, there] = placements.negatives - areas[place]
 
     generator = np.random.default_rng(seed)
     poisson = _poisson_table()
@@ -84,31 +132,40 @@ def bootstrap(
     sums = {
         name: np.zeros((resamples, num_preferences * num_tasks)) for name in ("up", "down", "loss")
     }
-    counts = {name: np.zeros((resamples, num_tasks)) for name in ("up", "down")}
+    sizes = {name: np.zeros((resamples, num_tasks)) for name in ("up", "down", "loss")}
     chunk = max(1, 2**24 // resamples)
     for start in range(0, num_rows, chunk):
         part = slice(start, start + chunk)
-        here = truth[:, part]
+        here, there = truth[:, part], present[:, part] & ~truth[:, part]
         if unit_weights is None:
             draws = generator.integers(0, 2**16, (here.shape[1], resamples), np.uint16)
             weights = poisson[draws].T
         else:
             weights = unit_weights[units[part]].T
         up = (influence[:, :, part] * here).reshape(-1, here.shape[1]).T
-        down = (influence[:, :, part] * ~here).reshape(-1, here.shape[1]).T
-        losses = row_losses(here, values[:, :, part]).astype(np.float32)
+        down = (influence[:, :, part] * there).reshape(-1, here.shape[1]).T
+        of_rows = (
+            row_losses(here, values[:, :, part]).astype(np.float32)
+            if losses is None
+            else losses[:, :, part]
+        )
         sums["up"] += weights @ up
         sums["down"] += weights @ down
-        sums["loss"] += weights @ losses.reshape(-1, here.shape[1]).T
-        counts["up"] += weights @ here.T.astype(np.float32)
-        counts["down"] += weights @ (~here).T.astype(np.float32)
+        sizes["up"] += weights @ here.T.astype(np.float32)
+        sizes["down"] += weights @ there.T.astype(np.float32)
+        if counts is not None:
+            of_rows = of_rows * counts[:, part]
+            sizes["loss"] += weights @ counts[:, part].T
+        sums["loss"] += weights @ of_rows.reshape(-1, here.shape[1]).T
 
     shape = (resamples, num_preferences, num_tasks)
     with np.errstate(divide="ignore", invalid="ignore"):
         deviations = sum(
-            sums[name].reshape(shape) / counts[name][:, None, :] for name in ("up", "down")
+            sums[name].reshape(shape) / sizes[name][:, None, :] for name in ("up", "down")
         )
-        loss = sums["loss"].reshape(shape) / (counts["up"] + counts["down"])[:, None, :]
+        if counts is None:
+            sizes["loss"] = sizes["up"] + sizes["down"]
+        loss = sums["loss"].reshape(shape) / sizes["loss"][:, None, :]
     return Bootstrap(areas + deviations, loss)
 
 

@@ -26,7 +26,7 @@ class Comparison:
     Attributes:
       front: The front of the one model.
       others: The other models' fronts, by name; one point each where a model takes no preference.
-      regret: Log loss of the front where it weighs a goal most, minus that of the other model that
+      regret: Loss of the front where it weighs a goal most, minus that of the other model that
         is best in the goal, `[goal]`; negative where the front is better.
       deviation: Its standard deviation over paired resamples of the rows, `[goal]`; None without
         bootstrap.
@@ -77,6 +77,11 @@ class Comparison:
         }
 
 
+def _rows(front: Front) -> tuple[Any, ...]:
+    """What tells the rows of a front and their labels from others."""
+    return front.tasks, front.kinds, front.rows, front.labelled, front.positives
+
+
 def compare(front: Front, others: Mapping[str, Front]) -> Comparison:
     """Compares fronts of the same rows.
 
@@ -88,26 +93,26 @@ def compare(front: Front, others: Mapping[str, Front]) -> Comparison:
       UserError: a front is of other rows or goals.
     """
     for name, other in others.items():
-        if (other.tasks, other.rows, other.positives) != (front.tasks, front.rows, front.positives):
+        if _rows(other) != _rows(front):
             raise UserError(
                 f"{name}: was scored on other rows than the model that it is held against"
             )
-    points = np.concatenate([other.log_loss for other in others.values()])
+    points = np.concatenate([other.loss for other in others.values()])
     tasks = np.arange(len(front.tasks))
     best = points.argmin(axis=0)
     most = 0 * tasks if front.preferences is None else front.preferences.argmax(axis=0)
     deviation = None
     if front.samples and all(other.samples for other in others.values()):
         apart = np.concatenate(
-            [other.samples.log_loss for other in others.values() if other.samples], axis=1
+            [other.samples.loss for other in others.values() if other.samples], axis=1
         )
         # The resamples are paired, whatever the number of preferences.
-        gaps = front.samples.log_loss[:, most, tasks] - apart[:, best, tasks]
+        gaps = front.samples.loss[:, most, tasks] - apart[:, best, tasks]
         deviation = gaps.std(axis=0, ddof=1)
     return Comparison(
         front=front,
         others=dict(others),
-        regret=front.log_loss[most, tasks] - points[best, tasks],
+        regret=front.loss[most, tasks] - points[best, tasks],
         deviation=deviation,
-        covered=pareto.range_covered(front.log_loss, points[best]),
+        covered=pareto.range_covered(front.loss, points[best]),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.goals import metrics as goal_metrics
 
 Floats = NDArray[np.float64]
 
@@ -27,15 +28,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     Returns:
       In [0, 1]; NaN where the labels are of one class only.
     """
-    truth, values = validated(labels, scores)
-    positives, negatives = np.sort(values[truth]), np.sort(values[~truth])
-    if not len(positives) or not len(negatives):
-        return float("nan")
-    few, many = sorted((positives, negatives), key=len)
-    below = np.searchsorted(many, few, side="left").sum(dtype=np.int64)
-    not_above = np.searchsorted(many, few, side="right").sum(dtype=np.int64)
-    area = float(below + not_above) / (2 * len(few) * len(many))
-    return area if few is positives else 1 - area
+    return goal_metrics.auc(*validated(labels, scores))
 
 
 def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -49,7 +42,7 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
       At least 0; NaN without rows.
     """
     truth, values = validated(labels, logits)
-    return float(row_losses(truth, values).mean()) if len(truth) else float("nan")
+    return goal_metrics.log_loss(truth, values)
 
 
 def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -64,7 +57,8 @@ def calibration(labels: ArrayLike, logits: ArrayLike) -> float:
     """
     truth, values = validated(labels, logits)
     positives = truth.sum()
-    return float(_probabilities(values).sum() / positives) if positives else float("nan")
+    predicted = goal_metrics.probabilities(values).sum()
+    return float(predicted / positives) if positives else float("nan")
 
 
 class CalibrationCurve(NamedTuple):
@@ -97,13 +91,8 @@ def calibration_curve(labels: ArrayLike, logits: ArrayLike, bins: int = 20) -> C
     edges = np.quantile(values, np.arange(1, bins) / bins, method="lower")
     _, bin_of_row = np.unique(np.searchsorted(edges, values, side="left"), return_inverse=True)
     rows = np.bincount(bin_of_row)
-    predicted = np.bincount(bin_of_row, weights=_probabilities(values)) / rows
+    predicted = np.bincount(bin_of_row, weights=goal_metrics.probabilities(values)) / rows
     return CalibrationCurve(predicted, np.bincount(bin_of_row, weights=truth) / rows, rows)
-
-
-def row_losses(truth: NDArray[np.bool_], logits: np.ndarray) -> Floats:
-    """`log(1 + exp(-margin))`, with the logit as margin of a positive, its negative otherwise."""
-    return np.logaddexp(0.0, np.where(truth, -logits, logits).astype(np.float64))
 
 
 def validated(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], np.ndarray]:
@@ -130,7 +119,3 @@ def refuse_nan(scores: np.ndarray) -> None:
             f"{bad} of {scores.size} scores are NaN: the model has diverged; lower its learning "
             "rate or look for bad numerical values"
         )
-
-
-def _probabilities(logits: np.ndarray) -> Floats:
-    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))

@@ -1,8 +1,8 @@
-"""The logits of a model for every row of a split under a grid of preferences.
+"""The outputs of a model for every row of a split under a grid of preferences.
 
-The experts run once for each batch; gates and towers run for every preference. Logits go into
-arrays that are allocated once (float32 `[preference, task, row]`), so that the memory that they
-take is known beforehand.
+The experts run once for each batch; gates and towers run for every preference. Outputs go into
+arrays that are allocated once (float32 `[preference, output, row]`), so that the memory that they
+take is known beforehand. A binary goal has one output, its logit.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ ScoreFn = Callable[[Any, dict[str, jax.Array], jax.Array | np.ndarray], jax.Arra
 
 
 def make_score_fn(model: Any) -> ScoreFn:
-    """Compiles `score(variables, batch, preferences [preference, task]) -> logits [preference,
-    task, batch]`.
+    """Compiles `score(variables, batch, preferences [preference, goal]) -> outputs [preference,
+    output, batch]`.
 
-    A model that ignores the preference gives the logits of one.
+    A model that ignores the preference gives the outputs of one.
     """
 
     def score(variables: Any, batch: dict[str, jax.Array], preferences: jax.Array) -> jax.Array:
@@ -47,25 +47,30 @@ def make_score_fn(model: Any) -> ScoreFn:
         chunks = -(-num_preferences // chunk)
         padded = jnp.resize(preferences, (chunks * chunk, num_tasks))
         logits = jax.lax.map(decode, padded.reshape(chunks, chunk, num_tasks))
-        return logits.reshape(chunks * chunk, num_tasks, -1)[:num_preferences]
+        return logits.reshape(chunks * chunk, *logits.shape[2:])[:num_preferences]
 
     return jax.jit(score)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Logits and truth of a split.
+    """Outputs and truth of a split.
 
     Attributes:
-      logits: float32 `[preference, task, row]`.
-      labels: uint8 `[task, row]`.
+      logits: float32 `[preference, output, row]`.
+      labels: uint8 `[goal, row]`, or float32 with NaN for a missing label.
+      weights: float32 `[row]`; None where every row counts the same.
     """
 
     logits: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     def table(self, metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-        """`metric(labels, logits)` of each preference and task, float64 `[preference, task]`."""
+        """`metric(labels, logits)` of each preference and task, float64 `[preference, task]`.
+
+        For binary goals without missing labels; `measures.measure` serves all.
+        """
         values = [
             [metric(labels, logits) for labels, logits in zip(self.labels, under, strict=True)]
             for under in self.logits
@@ -89,7 +94,7 @@ def score_split(
       score: From `make_score_fn`.
       variables: The model's `params` and `batch_stats`.
       split: A split of a store.
-      preferences: `[preference, task]`.
+      preferences: `[preference, goal]`.
       mesh: Devices; each process reads its part of the rows.
       batch_size: Number of rows for each call, over all processes.
       progress: Whether to show a bar.
@@ -107,31 +112,36 @@ def score_split(
     batches = evaluation_batches(split, batch_size, *batch_part(mesh, batch_size))
     asked = np.asarray(preferences, np.float32)
     logits: np.ndarray | None = None
-    num_tasks = preferences.shape[1]
-    labels = np.empty((num_tasks, len(split)), np.uint8)
+    labels: np.ndarray | None = None
+    weights: np.ndarray | None = None
     start = 0
     pending: dict[str, jax.Array] | None = None
 
     def settle() -> None:
-        nonlocal logits, start
+        nonlocal logits, labels, weights, start
         if pending is None:
             return
         batch = fetch(pending)
         if logits is None:
             logits = np.empty((*batch["logits"].shape[:2], len(split)), np.float32)
+            labels = np.empty((batch["labels"].shape[1], len(split)), batch["labels"].dtype)
+            weights = np.empty(len(split), np.float32) if "weight" in batch else None
+        assert labels is not None
         stop = min(start + batch_size, len(split))  # the rest of the last batch is padding
         logits[..., start:stop] = batch["logits"][..., : stop - start]
         labels[:, start:stop] = batch["labels"][: stop - start].T
+        if weights is not None:
+            weights[start:stop] = batch["weight"][: stop - start, 0]
         start = stop
 
     total = -(-len(split) // batch_size)
     for batch in tqdm(batches, total=total, unit="batch", disable=not progress, desc="scoring"):
-        names = ("categorical", "numerical", "labels")
-        placed = place_batch({name: batch[name] for name in names}, mesh)
-        truth = placed.pop("labels")
+        placed = place_batch({name: batch[name] for name in batch if name != "mask"}, mesh)
+        truth = {name: placed.pop(name) for name in list(placed) if name in ("labels", "weight")}
         values = score(variables, placed, asked)
         settle()  # the former batch, while this one runs
-        pending = {"logits": values, "labels": truth}
+        pending = {"logits": values} | truth
     settle()
     assert logits is not None
-    return Scores(logits, labels)
+    assert labels is not None
+    return Scores(logits, labels, weights)

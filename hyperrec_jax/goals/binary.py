@@ -83,6 +83,10 @@ class Binary(RowGoal):
     def _calibration(
         self, labels: NDArray[Any], outputs: NDArray[Any], weights: NDArray[np.float64] | None
     ) -> float:
+        if weights is None and self.sampling_rate == 1:
+            positives = (labels > 0).sum()
+            predicted = metrics.probabilities(outputs[:, 0]).sum()
+            return float(predicted / positives) if positives else float("nan")
         # Each negative that was kept stands for 1 / sampling_rate of them.
         copies = np.where(labels > 0, 1, 1 / self.sampling_rate)
         mass = copies if weights is None else copies * weights

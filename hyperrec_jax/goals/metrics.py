@@ -6,7 +6,7 @@ is NaN where the labels leave it undefined. Metrics of order (`auc`, `xauc`, `sp
 `ndcg`) take O(rows log rows), and do not depend on the order of rows with equal predictions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,20 @@ def log_loss(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = N
       weights: `[row]`.
     """
     truth, values, mass = _rows(labels, logits, weights)
-    return _mean(np.logaddexp(0.0, np.where(truth > 0, -values, values)), mass)
+    losses = row_losses(truth > 0, values)
+    if weights is None:
+        return float(losses.mean()) if len(losses) else float("nan")
+    return _mean(losses, mass)
+
+
+def row_losses(truth: NDArray[np.bool_], logits: NDArray[Any]) -> Floats:
+    """`log(1 + exp(-margin))`, with the logit as margin of a positive, its negative otherwise."""
+    return np.logaddexp(0.0, np.where(truth, -logits, logits).astype(np.float64))
+
+
+def probabilities(logits: NDArray[Any]) -> Floats:
+    """Probabilities of log-odds of any size."""
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
 
 
 def mean_squared_error(
@@ -106,6 +119,8 @@ def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
     Returns:
       In [0, 1]; NaN where the labels are of one class only.
     """
+    if weights is None:
+        return _exact_auc(np.asarray(labels) > 0, np.asarray(scores))
     truth, values, mass = _rows(labels, scores, weights)
     order = np.argsort(values)
     ordered, positive = values[order], truth[order] > 0
@@ -119,6 +134,20 @@ def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
         return float("nan")
     below = np.cumsum(down) - down
     return float(up @ (2 * below + down) / (2 * pairs))
+
+
+def _exact_auc(truth: NDArray[np.bool_], scores: NDArray[Any]) -> float:
+    """The AUC by counting the pairs of rows, without rounding."""
+    if truth.ndim != 1 or truth.shape != scores.shape:
+        raise ValueError(f"labels {truth.shape} and scores {scores.shape} must be [row] alike")
+    positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    few, many = sorted((positives, negatives), key=len)
+    below = np.searchsorted(many, few, side="left").sum(dtype=np.int64)
+    not_above = np.searchsorted(many, few, side="right").sum(dtype=np.int64)
+    area = float(below + not_above) / (2 * len(few) * len(many))
+    return area if few is positives else 1 - area
 
 
 def xauc(labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = None) -> float:

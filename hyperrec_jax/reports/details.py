@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.measures import labelled
 from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.goals import RowGoal
+from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.log import read_metrics
 
@@ -28,7 +34,8 @@ class Details:
       config: The config of the run, flat.
       versions: Packages and devices of the run.
       history: Records of `metrics.jsonl`.
-      curves: Calibration curves under some preferences, by their index: one for each goal.
+      curves: Calibration curves under some preferences, by their index: one for each binary goal,
+        by its index.
       expert_use: Share of each expert in the gates' weights, `[preference, gate, expert]`; one
         row where the preference does not change them, None for models without gates.
       comparison: A comparison with other models on the same rows, or None.
@@ -38,7 +45,7 @@ class Details:
     config: dict[str, Any]
     versions: dict[str, Any]
     history: list[dict[str, Any]]
-    curves: dict[int, list[metrics.CalibrationCurve]]
+    curves: dict[int, dict[int, metrics.CalibrationCurve]]
     expert_use: np.ndarray | None
     comparison: Comparison | None = None
 
@@ -61,12 +68,9 @@ def details(
       front: The front of those scores.
       comparison: A comparison of that front with others.
     """
-    last = len(front.auc) - 1
+    last = len(front.loss) - 1
     curves = {
-        place: [
-            metrics.calibration_curve(labels, logits)
-            for labels, logits in zip(scores.labels, scores.logits[place], strict=True)
-        ]
+        place: _calibration_curves(create_goals(trained.schema), scores, place)
         for place in sorted({0, last // 2, last})
     }
     return Details(
@@ -78,6 +82,19 @@ def details(
         expert_use=expert_use_of(trained, split, front.preferences),
         comparison=comparison,
     )
+
+
+def _calibration_curves(
+    goals: Sequence[RowGoal], scores: Scores, preference: int
+) -> dict[int, metrics.CalibrationCurve]:
+    """The curve of each binary goal that has labels; rows count alike, whatever their weight."""
+    curves = {}
+    for index, (goal, place) in enumerate(zip(goals, output_slices(goals), strict=True)):
+        rows = labelled(scores, index)
+        if isinstance(goal, Binary) and len(rows.labels):
+            logits = rows.of(scores.logits[preference, place])[:, 0]
+            curves[index] = metrics.calibration_curve(rows.labels, logits)
+    return curves
 
 
 def expert_use_of(trained: Any, split: Any, preferences: np.ndarray | None) -> np.ndarray | None:

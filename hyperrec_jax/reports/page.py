@@ -23,6 +23,7 @@ from hyperrec_jax.reports.plots import (
     draw_weights,
     to_svg,
 )
+from hyperrec_jax.reports.tables import undefined_note
 from hyperrec_jax.reports.template import PAGE, SCRIPT, STYLE
 
 
@@ -41,9 +42,9 @@ def render(front: Front, extra: Details) -> str:
         sections.append(("Against the weight", to_svg(lambda: draw_weights(front)), _WEIGHT_NOTE))
     if extra.comparison is not None:
         sections.append(("Against other models", _comparison(extra.comparison), _COMPARISON_NOTE))
-    sections.append(
-        ("Calibration", to_svg(lambda: draw_calibration(front, extra.curves)), _CALIBRATION_NOTE)
-    )
+    if any(extra.curves.values()):
+        picture = to_svg(lambda: draw_calibration(front, extra.curves))
+        sections.append(("Calibration", picture, _CALIBRATION_NOTE))
     if extra.expert_use is not None:
         use = extra.expert_use
         sections.append(("Expert use", to_svg(lambda: draw_experts(front, use)), _EXPERT_NOTE))
@@ -58,26 +59,27 @@ def render(front: Front, extra: Details) -> str:
     if front.lists is not None and front.lists.first.trade_off is not None:
         facts["trade-off of lists"] = "yes" if front.lists.first.trade_off.found else "none here"
     if front.preferences is not None:
-        facts["preferences"] = f"{len(front.auc)}"
+        facts["preferences"] = f"{len(front.loss)}"
         facts["not dominated"] = f"{int(front.non_dominated.sum())}"
     facts["hypervolume"] = _number(front.hypervolume)
     if front.trade_off is not None:
         facts["trade-off of losses"] = "yes" if front.trade_off.found else "none here"
-    for task, count in zip(front.tasks, front.positives, strict=True):
-        facts[f"positives of {task}"] = f"{count:,}"
+    for task, kind, positives, count in zip(
+        front.tasks, front.kinds, front.positives, front.labelled, strict=True
+    ):
+        if kind == "binary":
+            facts[f"positives of {task}"] = f"{positives:,}"
+        if kind != "binary" or count < front.rows:
+            facts[f"labels of {task}"] = f"{count:,}"
     cards = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts.items()
     )
     title = f"{extra.source}, {front.split}: one model"
     if front.preferences is not None:
-        title += f", {len(front.auc)} preference{'s' if len(front.auc) > 1 else ''}"
+        title += f", {len(front.loss)} preference{'s' if len(front.loss) > 1 else ''}"
     title = html.escape(title)
     undefined = html.escape(", ".join(front.undefined_tasks))
-    warning = (
-        f'<p class="warning">AUC of {undefined} is undefined: the split holds one class only.</p>'
-        if undefined
-        else ""
-    )
+    warning = f'<p class="warning">{undefined_note(front, undefined)}.</p>' if undefined else ""
     return PAGE.format(
         title=title, style=STYLE, cards=cards, warning=warning, body=body, script=SCRIPT
     )
@@ -124,10 +126,15 @@ def _table(front: Front) -> str:
                 cells.append(f'<td data-value="{int(value)}">{"yes" if value else "no"}</td>')
                 continue
             kind, _, task = name.partition("/")
-            samples = {"auc": front.auc_interval, "log_loss": front.log_loss_interval}.get(kind)
+            samples = {
+                "auc": front.auc_interval,
+                "log_loss": front.loss_interval,
+                "loss": front.loss_interval,
+            }.get(kind)
             shown = _number(value)
-            if samples is not None and not np.isnan(value):
-                low, high = samples[:, place, front.tasks.index(task)]
+            interval = None if samples is None else samples[:, place, front.tasks.index(task)]
+            if interval is not None and not np.isnan([value, *interval]).any():
+                low, high = interval
                 shown += f" <small>[{low:.4f}, {high:.4f}]</small>"
             cells.append(f'<td data-value="{value}">{shown}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")

@@ -87,11 +87,12 @@ def style() -> Iterator[None]:
 
 
 def draw_front(front: Front) -> Any:
-    """AUC against AUC for each pair of goals, once more with intervals if there are any."""
+    """The main metrics (AUC) of each pair of goals, once more with intervals if there are any."""
     tasks = range(len(front.tasks))
     pairs = [(a, b) for a in tasks for b in tasks if a < b][:MAX_PAIRS] or [(0, 0)]
     # The intervals may be far wider than the front: it is drawn without them first.
-    intervals = [None] if front.auc_interval is None else [None, front.auc_interval]
+    interval = _interval(front)
+    intervals = [None] if interval is None else [None, interval]
     views = [(pair, interval) for interval in intervals for pair in pairs]
     figure, axes = new_figure(len(views), 4.2, columns=2 if len(pairs) == 1 else 3)
     for panel, (pair, interval) in zip(axes, views, strict=False):
@@ -102,22 +103,27 @@ def draw_front(front: Front) -> Any:
 
 
 def draw_weights(front: Front) -> Any:
-    """Log loss and AUC of each goal against its weight."""
+    """Loss and main metric of each goal against its weight."""
     figure, (losses, areas) = new_figure(2)
     _draw_losses_by_weight(losses, front)
-    _draw_by_weight(areas, front, front.auc, front.auc_interval)
-    areas.set(ylabel="AUC")
+    _draw_by_weight(areas, front, front.value, _interval(front))
+    areas.set(ylabel="AUC" if set(front.primary) == {"auc"} else "main metric of the goal")
     return figure
+
+
+def _interval(front: Front) -> np.ndarray | None:
+    """Interval of the main metrics, `[2, preference, goal]`: there is one of the AUC alone."""
+    return front.auc_interval if set(front.primary) == {"auc"} else None
 
 
 def _draw_pair(
     panel: Any, front: Front, pair: tuple[int, int], interval: np.ndarray | None = None
 ) -> Any:
-    """AUC of one goal against that of another; rings mark what no other preference dominates."""
+    """Main metric of one goal against another's; rings mark what no other preference dominates."""
     one, other = pair
-    x, y = front.auc[:, one], front.auc[:, other]
+    x, y = front.value[:, one], front.value[:, other]
     if interval is not None:
-        errors = np.abs(interval - front.auc)
+        errors = np.abs(interval - front.value)
         panel.errorbar(
             x,
             y,
@@ -141,22 +147,23 @@ def _draw_pair(
         zorder=3,
         label="not dominated",
     )
-    panel.set(xlabel=f"AUC {front.tasks[one]}", ylabel=f"AUC {front.tasks[other]}")
+    panel.set(xlabel=front.label(one), ylabel=front.label(other))
     panel.locator_params(axis="x", nbins=3)  # AUCs may need six digits
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: points may be anywhere
     return points
 
 
 def _draw_losses_by_weight(panel: Any, front: Front) -> None:
-    best = front.log_loss.min(axis=0)
-    interval = front.log_loss_interval
+    best = front.loss.min(axis=0)
+    interval = front.loss_interval
     _draw_by_weight(
         panel,
         front,
-        100 * (front.log_loss / best - 1),
+        100 * (front.loss / best - 1),
         None if interval is None else 100 * (interval / best - 1),
     )
-    panel.set(ylabel="log loss over its best, %")
+    kind = "log loss" if set(front.kinds) == {"binary"} else "loss"
+    panel.set(ylabel=f"{kind} over its best, %")
     panel.legend()
 
 
@@ -186,15 +193,17 @@ def _draw_by_weight(
     panel.set(xlabel="weight of the goal")
 
 
-def draw_calibration(front: Front, curves: Mapping[int, Sequence[CalibrationCurve]]) -> Any:
-    """Predicted against observed rates of each goal under some preferences.
+def draw_calibration(front: Front, curves: Mapping[int, Mapping[int, CalibrationCurve]]) -> Any:
+    """Predicted against observed rates of each binary goal under some preferences.
 
     Args:
       front: The front.
-      curves: For some preferences, by their index, one curve for each goal.
+      curves: For some preferences, by their index, one curve for each goal, by its index.
     """
-    figure, axes = new_figure(len(front.tasks))
-    for index, (panel, task) in enumerate(zip(axes, front.tasks, strict=False)):
+    shown = sorted({index for by_goal in curves.values() for index in by_goal})
+    figure, axes = new_figure(len(shown))
+    for panel, index in zip(axes, shown, strict=False):
+        task = front.tasks[index]
         for number, (place, by_task) in enumerate(curves.items()):
             label = (
                 "all"
@@ -267,6 +276,7 @@ def draw_training(history: Sequence[dict[str, Any]]) -> Any:
 
     lines(losses, train, "loss/", "train")
     lines(losses, validation, "log_loss/", "validation")
+    lines(losses, validation, "loss/", "validation")
     lines(areas, validation, "auc/", "validation")
     losses.set(xlabel="step", ylabel="log loss")
     areas.set(xlabel="step", ylabel="best AUC of the grid")

@@ -66,23 +66,19 @@ def front_summary(front: Front) -> str:
     ]
     beyond_noise = ""
     if front.non_dominated_beyond_noise is not None:
-        beyond_noise = (
-            f"; by log loss, beyond the noise of the rows: {front.non_dominated_beyond_noise:.0%}"
-        )
+        share = f"{front.non_dominated_beyond_noise:.0%}"
+        beyond_noise = f"; by {_loss(front)}, beyond the noise of the rows: {share}"
     lines = [
-        f"{front.split}: {front.rows:,} rows; positives "
-        + ", ".join(
-            f"{task} {count:,}" for task, count in zip(front.tasks, front.positives, strict=True)
-        ),
+        f"{front.split}: {front.rows:,} rows; {_label_counts(front)}",
         table([*(name.replace("preference/", "r ") for name in names), "*"], rows),
-        f"hypervolume {front.hypervolume:.4f} of 1 - AUC from the reference point "
+        f"hypervolume {front.hypervolume:.4f} of {front.objective} from the reference point "
         f"({', '.join('1' for _ in front.tasks)}); * not dominated: "
         f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences"
         + beyond_noise,
     ]
     if front.has_grid:
         lines.append(
-            f"of log losses over the entropy of the base rate: hypervolume "
+            f"of {_RELATIVE[set(front.kinds) == {'binary'}]}: hypervolume "
             f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
             f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the preference "
             f"{front.angle:.2f}"
@@ -106,14 +102,41 @@ def front_summary(front: Front) -> str:
                 if front.trade_off.found
                 else "no trade-off beyond noise"
             )
-            + f": log loss gained from the least to the greatest weight: {gains} (bootstrap)"
+            + f": {_loss(front)} gained from the least to the greatest weight: {gains} (bootstrap)"
         )
     if front.undefined_tasks:
-        lines.append(
-            f"AUC of {', '.join(front.undefined_tasks)} is undefined: the split holds one class "
-            "only; it stays out of the hypervolume"
-        )
+        undefined = ", ".join(front.undefined_tasks)
+        lines.append(f"{undefined_note(front, undefined)}; it stays out of the hypervolume")
     return "\n".join(lines)
+
+
+_RELATIVE = {
+    True: "log losses over the entropy of the base rate",
+    False: "losses over those of the best constants",
+}
+
+
+def _loss(front: Front) -> str:
+    return "log loss" if set(front.kinds) == {"binary"} else "loss"
+
+
+def _label_counts(front: Front) -> str:
+    """The labels of each goal in a split."""
+    if front.plain:
+        pairs = zip(front.tasks, front.positives, strict=True)
+        return "positives " + ", ".join(f"{task} {count:,}" for task, count in pairs)
+    counted = zip(front.tasks, front.kinds, front.labelled, front.positives, strict=True)
+    return "labels " + ", ".join(
+        f"{task} {count:,}" + (f" ({positives:,} positive)" if kind == "binary" else "")
+        for task, kind, count, positives in counted
+    )
+
+
+def undefined_note(front: Front, names: str) -> str:
+    """Why the main metric of the goals of some names is undefined."""
+    if front.plain:
+        return f"AUC of {names} is undefined: the split holds one class only"
+    return f"the main metric of {names} is undefined: the split has no label, or one value only"
 
 
 def comparison_summary(comparison: Comparison) -> str:

@@ -20,7 +20,8 @@ from hyperrec_jax.evaluation.list_scorer import ListScorer
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)  # 2 has binary goals only
 MANIFEST = "model.json"
 FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
 
@@ -103,7 +104,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read ({error}); export the model again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise UserError(
             f"{path}: of format {found!r}, and this program reads {FORMAT}; export it again"

@@ -1,14 +1,18 @@
 """A model that takes raw rows and any preference."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
+from hyperrec_jax.goals import RowGoal
+from hyperrec_jax.goals.losses import predict_all
 from hyperrec_jax.preference.grid import normalise
 from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
@@ -52,7 +56,7 @@ class Scored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """Probabilities of raw rows under any preference.
+    """Predictions for raw rows under any preference: probabilities, rates, amounts.
 
     Attributes:
       preprocess: From raw rows to arrays.
@@ -76,10 +80,21 @@ class Predictor:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """Names of the goals, in the order of a preference's weights."""
         return self.preprocess.schema.tasks
 
+    @functools.cached_property
+    def goals(self) -> tuple[RowGoal, ...]:
+        """The goals, which make predictions of the model's outputs."""
+        return create_goals(self.preprocess.schema)
+
+    @property
+    def _width(self) -> int:
+        """Number of outputs of the model for all goals."""
+        return sum(goal.outputs for goal in self.goals)
+
     def predict(self, rows: RawRows, preference: ArrayLike | None = None) -> np.ndarray:
-        """Probabilities of rows under one preference or several.
+        """Predictions for rows under one preference or several.
 
         Args:
           rows: A pandas or Polars frame, an Arrow table, or a list with one dictionary per row.
@@ -94,9 +109,9 @@ class Predictor:
             from those of training that the model's answer is not finite.
         """
         weights = self.weights(preference)
-        probabilities = self.predict_encoded(self.preprocess(rows), np.atleast_2d(weights))
-        require_finite(probabilities, "rows")
-        return probabilities[0] if weights.ndim == 1 else probabilities
+        predictions = self.predict_encoded(self.preprocess(rows), np.atleast_2d(weights))
+        require_finite(predictions, "rows")
+        return predictions[0] if weights.ndim == 1 else predictions
 
     def weights(self, preference: ArrayLike | None, where: str = "preference") -> np.ndarray:
         """A preference as float32 weights that sum to one, `[..., goal]`.
@@ -165,8 +180,8 @@ class Predictor:
         return self.scorer
 
     def predict_encoded(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        """Probabilities `[preference, row, goal]` of rows under `[preference, goal]`."""
-        return _sigmoid(self._logits(batch, preferences))
+        """Predictions `[preference, row, goal]` of rows under `[preference, goal]`."""
+        return self._predictions(self._logits(batch, preferences))
 
     def list_scores(
         self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
@@ -189,12 +204,12 @@ class Predictor:
         """What the model says of encoded rows under preferences `[preference, goal]`."""
         logits = self._logits(batch, preferences)
         if self.scorer is None:
-            return Scored(_sigmoid(logits), None)
+            return Scored(self._predictions(logits), None)
         if self.scorer.place(fusion) == "preference" or not self.conditioned:
             score = self.scorer.score(logits, preferences[:, None, :], fusion)
         else:
             score = self.list_scores(batch, preferences, fusion)
-        return Scored(_sigmoid(logits), score)
+        return Scored(self._predictions(logits), score)
 
     def score_each(self, batch: Encoded, preferences: np.ndarray) -> Scored:
         """What the model says of encoded rows, each under its own preference `[row, goal]`: how a
@@ -204,14 +219,18 @@ class Predictor:
         """
         logits = self._logits_each(batch, preferences)
         if self.scorer is None:
-            return Scored(_sigmoid(logits), None)
+            return Scored(self._predictions(logits), None)
         asked = self.scorer.asked(preferences)
         same = not self.conditioned or np.array_equal(asked, preferences)
         central = logits if same else self._logits_each(batch, asked)
-        return Scored(_sigmoid(logits), self.scorer.score(central, preferences))
+        return Scored(self._predictions(logits), self.scorer.score(central, preferences))
+
+    def _predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Predictions `[..., row, goal]` from outputs `[..., row, output]`."""
+        return np.asarray(predict_all(self.goals, logits), np.float32)
 
     def _logits(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        result = np.empty((len(preferences), len(batch), len(self.tasks)), np.float32)
+        result = np.empty((len(preferences), len(batch), self._width), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)
             for chosen in _chunks(len(preferences), PREFERENCE_BUCKETS[-1]):
@@ -225,7 +244,7 @@ class Predictor:
         return result
 
     def _logits_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        result = np.empty((len(batch), len(self.tasks)), np.float32)
+        result = np.empty((len(batch), self._width), np.float32)
         for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
             arrays = _padded_rows(batch, rows)
             logits = np.asarray(self.each(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
@@ -268,8 +287,3 @@ def _padded_rows(batch: Encoded, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         _padded(batch.categorical[rows], ROW_BUCKETS),
         _padded(batch.numerical[rows], ROW_BUCKETS),
     )
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-logits))

@@ -13,6 +13,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.training import list_stage
@@ -146,9 +147,9 @@ def _resumed(run: Run, checkpoints: Checkpoints, store: Store) -> tuple[TrainSta
 
 def make_validate(run: Run, rows: Split) -> Validate:
     """What scores a state on the validation rows, over the validation grid of preferences."""
-    settings, goals = run.config["train"], run.schema.tasks
+    settings, tasks = run.config["train"], run.schema.tasks
     score = make_score_fn(run.model)
-    preferences = grid_for(run.model.conditioned, len(goals), settings["grid"])
+    preferences = grid_for(run.model.conditioned, len(tasks), settings["grid"])
 
     def validate(state: TrainState) -> dict[str, float]:
         scores = score_split(
@@ -159,20 +160,25 @@ def make_validate(run: Run, rows: Split) -> Validate:
             run.mesh,
             batch_size=settings["batch_size"],
         )
-        record = _record(evaluate_front(scores, "validation", goals, preferences))
+        front = evaluate_front(scores, "validation", tasks, preferences, goals=run.goals)
+        record = _record(front, run.selection)
         return record if run.lists is None else record | list_stage.list_record(run, scores, rows)
 
     return validate
 
 
-def _record(front: Front) -> dict[str, float]:
+def _record(front: Front, selection: Selection) -> dict[str, float]:
     """The front as scalars; `value` selects the model."""
     if front.undefined_tasks:
         logger.warning(
-            "the validation split holds one class only of %s: their AUC is undefined and stays "
-            "out of the hypervolume",
+            "the validation split holds no label of %s, or one value only: their main metric is "
+            "undefined and stays out of the hypervolume",
             ", ".join(front.undefined_tasks),
         )
-    record = {"value": front.hypervolume, "hypervolume": front.hypervolume}
-    record["non_dominated_fraction"] = float(front.non_dominated.mean())
-    return record | front.best()
+    record = {"hypervolume": front.hypervolume, "loss_hypervolume": front.loss_hypervolume}
+    record |= front.best()
+    return {
+        "value": selection.of(record),
+        **record,
+        "non_dominated_fraction": float(front.non_dominated.mean()),
+    }

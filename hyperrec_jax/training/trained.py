@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.config.run import Config
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Split, Store
 from hyperrec_jax.errors import UserError
@@ -96,6 +97,7 @@ class Trained:
             split,
             self.schema.tasks,
             grid,
+            goals=create_goals(self.schema),
             resamples=resamples,
             groups=self._groups(rows) if resamples else None,
         )
@@ -244,11 +246,22 @@ class Trained:
         return Lists(tuple(fronts)), fused
 
     def check_groups(self, store: Store) -> None:
-        """Whether the data says which rows are ranked together.
+        """Whether the data says which rows are ranked together, and lists can be made of its goals.
 
         Raises:
-          UserError: it does not.
+          UserError: it does not, or a goal is not binary or has missing labels.
         """
+        other = next((goal for goal in self.schema.goals if goal.kind != "binary"), None)
+        if other is not None:
+            raise UserError(
+                f"store {store.path}: goal '{other.name}' is of kind {other.kind}, and lists are "
+                "made of binary goals; leave the lists out"
+            )
+        if self.schema.label_dtype != "uint8":
+            raise UserError(
+                f"store {store.path}: labels are missing in some rows, and lists are measured "
+                "where every row has all labels; leave the lists out"
+            )
         if not self.schema.group:
             raise UserError(
                 f"store {store.path}: no group column tells which rows are ranked together; name "

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperrec_jax.config.overrides import overridden
+from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import TrainingError, UserError, needs_extra
+from hyperrec_jax.evaluation.selection import Selection
 
 DEFAULT_RANGES = (
     "optimizer.learning_rate=1e-4:1e-2:log",
@@ -18,8 +21,6 @@ DEFAULT_RANGES = (
 
 
 _STUDY = "study"
-_OF_THE_FRONT = ("hypervolume", "non_dominated_fraction")
-"""Metrics of the validation record that belong to no goal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ def tune(
       folder: Folder of the study.
       ranges: What to search.
       trials: Trials in all, those that are done included.
-      metrics: Metrics of the validation record, to maximise.
+      metrics: Measures of the validation front, to maximise; see `evaluation.selection`.
 
     Returns:
       The `optuna.Study`.
@@ -100,7 +101,7 @@ def tune(
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # errors are ours to tell
-    _check(config, ranges, metrics)
+    selections = _check(config, ranges, metrics)
     log, sampler = folder / "study.log", optuna.samplers.TPESampler(seed=config["seed"])
     if log.exists():  # to load it writes nothing, unlike to create it anew
         storage = JournalStorage(JournalFileBackend(str(log)))
@@ -132,17 +133,18 @@ def tune(
         shown = ", ".join(f"{name} {_shown(value)}" for name, value in chosen.items())
         print(f"trial {finished() + 1} of {trials}: {shown}", file=sys.stderr)
         number = trial.user_attrs.get("folder", trial.number)
-        return _train(config, chosen, folder / f"trial_{number:04d}", metrics, trial)
+        return _train(config, chosen, folder / f"trial_{number:04d}", selections, trial)
 
     # A run that diverges says something about its options; the study goes on.
     study.optimize(objective, n_trials=max(trials - finished(), 0), catch=(TrainingError,))
     return study
 
 
-def _check(config: Mapping[str, Any], ranges: Sequence[Range], metrics: Sequence[str]) -> None:
+def _check(
+    config: Mapping[str, Any], ranges: Sequence[Range], metrics: Sequence[str]
+) -> list[Selection]:
     """Refuses what the first trial would refuse, before the folder of the study is made."""
     from hyperrec_jax.config.resolve import resolve
-    from hyperrec_jax.data.store import Store
 
     store = Store.open(Path(config["data"]["store"]))
     resolve(dict(config), store.schema, store.split("train"))
@@ -152,14 +154,8 @@ def _check(config: Mapping[str, Any], ranges: Sequence[Range], metrics: Sequence
             resolve(overridden(config, chosen), store.schema, store.split("train"))
         except UserError as error:
             raise UserError(f"--range: {error}") from error
-    goals = store.schema.tasks
-    for metric in metrics:
-        name, slash, goal = metric.partition("/")
-        if goal not in goals if slash else name not in _OF_THE_FRONT:
-            raise UserError(
-                f"--metrics: no {metric!r}; there are {', '.join(_OF_THE_FRONT)}, and for each of "
-                f"the goals {', '.join(goals)} such as auc/{goals[0]}"
-            )
+    goals = create_goals(store.schema)
+    return [Selection.parse(text, goals, "--metrics") for text in metrics]
 
 
 def _enqueue_stopped(study: Any) -> int:
@@ -183,7 +179,7 @@ def _train(
     config: Mapping[str, Any],
     chosen: Mapping[str, Any],
     workdir: Path,
-    metrics: Sequence[str],
+    selections: Sequence[Selection],
     trial: Any,
 ) -> list[float]:
     """Validation metrics of the selected state of a run with the chosen options."""
@@ -201,11 +197,13 @@ def _train(
         for record in read_metrics(workdir)
         if record["kind"] == "validation" and record["step"] == progress.best_step
     ]
-    missing = [metric for metric in metrics if record.get(metric) is None]
-    if missing:
-        known = [name for name, value in record.items() if isinstance(value, float)]
-        raise UserError(f"--metrics: no {missing[0]!r}; there are {', '.join(sorted(known))}")
-    return [record[metric] for metric in metrics]
+    values = [selection.of(record) for selection in selections]
+    for selection, value in zip(selections, values, strict=True):
+        if math.isnan(value):
+            raise UserError(
+                f"--metrics: {selection.text} is undefined on the validation rows; take another"
+            )
+    return values
 
 
 def summary(study: Any, metrics: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def test_damage_and_other_versions_are_told(exported_model, tmp_path):
         hyperrec_jax.load(copy)
     manifest = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(UserError, match="of format 99, and this program reads 2"):
+    with pytest.raises(UserError, match="of format 99, and this program reads 3"):
         hyperrec_jax.load(copy)
     (copy / "model.json").write_text("{")
     with pytest.raises(UserError, match="can't be read"):

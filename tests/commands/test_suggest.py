@@ -50,9 +50,9 @@ CURVE = [[0.80, 0.60], [0.795, 0.68], [0.79, 0.70], [0.75, 0.71], [0.70, 0.72]]
 )
 def test_known_answers(goal, chosen):
     suggestion = choice.suggest_preference(make_front(CURVE), goal)
-    np.testing.assert_allclose(suggestion.auc, CURVE[chosen])
+    np.testing.assert_allclose(suggestion.value, CURVE[chosen])
     np.testing.assert_allclose(suggestion.preference[0], np.linspace(0.9, 0.1, 5)[chosen])
-    np.testing.assert_allclose(suggestion.best_auc, [0.80, 0.72])
+    np.testing.assert_allclose(suggestion.best_value, [0.80, 0.72])
 
 
 fronts = st.lists(st.tuples(*[st.floats(0.5, 1.0, width=32)] * 3), min_size=1, max_size=12).map(
@@ -69,9 +69,9 @@ def test_what_is_chosen_keeps_its_promise(auc, goal):
         pytest.fail("a goal with one limit can always be met")
     if goal.startswith("best"):
         allowed = auc[:, 0] >= 0.95 * auc[:, 0].max() - 1e-12
-        assert suggestion.auc[1] == auc[allowed, 1].max()
+        assert suggestion.value[1] == auc[allowed, 1].max()
     else:
-        assert suggestion.auc.tolist() in auc[pareto.non_dominated(1 - auc)].tolist()
+        assert suggestion.value.tolist() in auc[pareto.non_dominated(1 - auc)].tolist()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_bootstrap_has_the_spread_of_the_exact_one() -> None:
     base = generator.standard_normal((2, rows)) + labels
     logits = (base + 0.3 * generator.standard_normal((3, 2, rows))).astype(np.float32)
     samples = bootstrap(labels, logits, resamples=1000, seed=1)
-    assert samples.auc.shape == samples.log_loss.shape == (1000, 3, 2)
+    assert samples.auc.shape == samples.loss.shape == (1000, 3, 2)
 
     weights = generator.poisson(1, (200, rows))
     exact = np.array(
@@ -37,9 +37,9 @@ def test_bootstrap_has_the_spread_of_the_exact_one() -> None:
     # Log loss: the standard error of a mean.
     losses = np.log1p(np.exp(np.where(labels, -logits, logits)))
     np.testing.assert_allclose(
-        samples.log_loss.std(axis=0), losses.std(axis=-1) / np.sqrt(rows), rtol=0.1
+        samples.loss.std(axis=0), losses.std(axis=-1) / np.sqrt(rows), rtol=0.1
     )
-    lower, upper = interval(samples.log_loss)
+    lower, upper = interval(samples.loss)
     assert ((lower < losses.mean(axis=-1)) & (losses.mean(axis=-1) < upper)).all()
 
 
@@ -51,7 +51,7 @@ def test_equal_preferences_stay_equal_on_every_resample() -> None:
     logits[1] = logits[0]
     samples = bootstrap(labels, logits, resamples=20)
     np.testing.assert_array_equal(samples.auc[:, 0], samples.auc[:, 1])
-    np.testing.assert_array_equal(samples.log_loss[:, 0], samples.log_loss[:, 1])
+    np.testing.assert_array_equal(samples.loss[:, 0], samples.loss[:, 1])
 
 
 def test_bootstrap_of_groups_sees_that_their_rows_are_alike() -> None:
@@ -61,7 +61,7 @@ def test_bootstrap_of_groups_sees_that_their_rows_are_alike() -> None:
     groups = np.repeat(np.arange(400), 10)
     by_row = bootstrap(labels, logits, resamples=500)
     by_group = bootstrap(labels, logits, groups=groups, resamples=500)
-    for name in ("auc", "log_loss"):
+    for name in ("auc", "loss"):
         ratio = getattr(by_group, name).std() / getattr(by_row, name).std()
         assert ratio == pytest.approx(np.sqrt(10), rel=0.2), name
 
@@ -70,7 +70,7 @@ def test_bootstrap_of_one_class_is_nan_for_its_auc_alone() -> None:
     labels = np.array([[0, 0, 0, 0], [0, 1, 0, 1]])
     samples = bootstrap(labels, np.zeros((1, 2, 4), np.float32), resamples=5)
     assert np.isnan(samples.auc[..., 0]).all()
-    assert np.isfinite(samples.log_loss).any()
+    assert np.isfinite(samples.loss).any()
 
 
 def test_poisson_weights_have_their_moments() -> None:

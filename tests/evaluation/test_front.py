@@ -120,7 +120,7 @@ def test_the_summary_tells_a_trade_off_from_noise(scores):
     ):
         samples = Bootstrap(noise, losses + size * noise)
         told = dataclasses.replace(front, samples=samples)
-        gain = pareto.trade_off(PREFERENCES[:3], samples.log_loss).gain
+        gain = pareto.trade_off(PREFERENCES[:3], samples.loss).gain
         assert message in report.front_summary(told)
         assert f"click {gain[0]:+.5f} ± " in report.front_summary(told)
         assert told.to_dict()["trade_off"]["found"] is found

@@ -10,6 +10,8 @@ from torch.func import functional_call
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.evaluation.selection import Selection
+from hyperrec_jax.goals import create_goal
 from hyperrec_jax.parallel.mesh import make_mesh
 from hyperrec_jax.preference.normalisation import create_normaliser
 from hyperrec_jax.preference.objectives import create_objective
@@ -92,7 +94,9 @@ def test_meta_step_is_differentiated_through():
         mesh=make_mesh(),
         batch_size=ROWS,
         total_steps=1,
-        base_rates=None,
+        goals=(create_goal("binary", "a"), create_goal("binary", "b")),
+        constants=None,
+        selection=Selection("hypervolume", ((1.0, "hypervolume"),)),
         init_key=key,
         step_key=key,
     )

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from hyperrec_jax.goals.binary import log_odds
 from hyperrec_jax.models import create_model
 from tests.conftest import TINY_EXPERTS
 
@@ -36,7 +37,9 @@ def _predictions(name, rates, **options):
     preference = np.array([0.5, 0.5], np.float32)
     variables = dict(model.init(jax.random.key(0), batch, preference, False))
     before = jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
-    variables["params"] = model.with_prior(variables["params"], rates)
+    variables["params"] = model.with_prior(
+        variables["params"], [np.array([log_odds(rate)]) for rate in rates]
+    )
     return before, jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
 
 

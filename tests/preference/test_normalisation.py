@@ -7,11 +7,16 @@ import pytest
 from scipy import stats
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.preference.normalisation import NORMALISERS, create_normaliser
+from hyperrec_jax.goals import Statistics, create_goal
+from hyperrec_jax.preference.normalisation import (
+    NORMALISERS,
+    constant_losses,
+    create_normaliser,
+)
 
 OPTIONS = {
     "reference": {"utopia": [0.08, 0.003], "nadir": [0.12, 0.006]},
-    "entropy": {"base_rates": [0.02, 0.0005]},
+    "entropy": {"constant_losses": [0.098, 0.0043]},
 }
 LOSSES = jnp.array([[0.1, 0.004], [0.12, 0.003]])
 
@@ -98,9 +103,25 @@ def test_reference_runs_from_zero_to_one() -> None:
 
 def test_entropy_scales_a_constant_prediction_to_one() -> None:
     rates = np.array([0.02, 0.0005])
-    normaliser = create_normaliser("entropy", 2, base_rates=rates)
+    rows = 10**10
+    known = [Statistics.of([0, 1], [rows * (1 - rate), rows * rate]) for rate in rates]
+    goals = [create_goal("binary", name) for name in "ab"]
+    losses = constant_losses(goals, known)
+    normaliser = create_normaliser("entropy", 2, constant_losses=losses)
     constant = [stats.bernoulli(rate).entropy() for rate in rates]
     np.testing.assert_allclose(normaliser.apply((), jnp.array(constant)), 1, rtol=1e-5)
+
+
+def test_constant_losses_of_all_kinds() -> None:
+    labels = np.random.default_rng(0).poisson(2, 1000)
+    known = Statistics.of(labels)
+    goals = [create_goal(kind, kind).fitted(known) for kind in ("regression", "count", "value")]
+    losses = constant_losses(goals, [known] * 3)
+    expected = [goal.constant_loss(known) for goal in goals]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    # A label of one class only has a scale, too.
+    one_class = constant_losses([create_goal("binary", "a")], [Statistics.of(np.zeros(1000))])
+    assert 0 < one_class[0] < 0.01
 
 
 def test_log_makes_gradients_relative() -> None:
@@ -117,7 +138,7 @@ def test_log_makes_gradients_relative() -> None:
         ("reference", {"utopia": [0.1, 0.1]}, "needs the option 'nadir'"),
         ("reference", {"utopia": [0.1, 0.1], "nadir": [0.2, 0.1]}, "above utopia"),
         ("reference", {"utopia": [0.1], "nadir": [0.2, 0.1]}, "give 2 finite numbers"),
-        ("entropy", {"base_rates": [0.1, 0.0]}, "one class only"),
+        ("entropy", {"constant_losses": [0.1, 0.0]}, "labels are all the same"),
     ],
 )
 def test_bad_normalisers_are_refused(name: str, options: dict, message: str) -> None:

@@ -97,7 +97,7 @@ def test_intervals_hold_their_points_and_experts_share(evaluated):
     front, extra = evaluated
     low, high = front.auc_interval
     assert ((low < front.auc) & (front.auc < high)).all()
-    low, high = front.log_loss_interval
+    low, high = front.loss_interval
     assert ((low < front.log_loss) & (front.log_loss < high)).all()
     assert extra.expert_use.shape == (5, 1, 2)
     np.testing.assert_allclose(extra.expert_use.sum(axis=-1), 1)
@@ -127,7 +127,14 @@ def test_expert_use_without_a_preference(evaluated, small_store, name, gates):
 
 def test_what_comes_from_data_is_escaped(evaluated):
     front, extra = evaluated
-    front = dataclasses.replace(front, tasks=(NASTY, "</script><b>"))
+    nasty = {"click": NASTY, "buy": "</script><b>"}
+    renamed = {
+        name: {
+            f"{key.partition('/')[0]}/{nasty[key.partition('/')[2]]}": v for key, v in old.items()
+        }
+        for name, old in (("measures", front.measures), ("better", front.better))
+    }
+    front = dataclasses.replace(front, tasks=tuple(nasty.values()), **renamed)
     extra = dataclasses.replace(
         extra, source=NASTY, config={NASTY: NASTY}, versions={"a": "</td><i>"}
     )
@@ -140,27 +147,33 @@ def test_what_comes_from_data_is_escaped(evaluated):
 
 def test_one_class_no_preference_and_three_tasks(evaluated):
     front, extra = evaluated
-    auc = front.auc.copy()
-    auc[:, 1] = np.nan
+    measures = front.measures | {"auc/buy": np.full(len(front.loss), np.nan)}
     areas = front.samples.auc.copy()
     areas[..., 1] = np.nan
     samples = front.samples._replace(auc=areas)
-    one_class = dataclasses.replace(front, auc=auc, positives=(100, 0), samples=samples)
+    one_class = dataclasses.replace(front, measures=measures, positives=(100, 0), samples=samples)
     page = html_report.render(one_class, extra)
     assert "AUC of buy is undefined" in page
     plain = dataclasses.replace(extra, expert_use=None)
     ignores = dataclasses.replace(front, preferences=None, samples=None)
     page = html_report.render(ignores, plain)
     assert "Against the weight" not in page
+    of = {"click": "click", "cart": "buy", "buy": "buy"}
+    names = [(name, task) for name in ("auc", "log_loss", "calibration") for task in of]
     three = dataclasses.replace(
         front,
         tasks=("click", "cart", "buy"),
         positives=(300, 200, 100),
         preferences=np.random.default_rng(0).dirichlet([1, 1, 1], 5),
         samples=None,
-        **{name: getattr(front, name)[:, [0, 1, 1]] for name in ("auc", "log_loss", "calibration")},
+        labelled=front.labelled[:1] * 3,
+        kinds=("binary",) * 3,
+        primary=("auc",) * 3,
+        better={f"{name}/{task}": front.better[f"{name}/click"] for name, task in names},
+        measures={f"{name}/{task}": front.measures[f"{name}/{of[task]}"] for name, task in names},
+        loss=front.loss[:, [0, 1, 1]],
     )
-    curves = {place: [pair[0], pair[1], pair[1]] for place, pair in extra.curves.items()}
+    curves = {place: {0: pair[0], 1: pair[1], 2: pair[1]} for place, pair in extra.curves.items()}
     page = html_report.render(three, dataclasses.replace(plain, curves=curves))
     assert page.count(">AUC cart</text>") == 2  # of three pairs
 

@@ -49,8 +49,8 @@ def client(explorer):
 def test_metrics_are_those_of_evaluation(explorer, trained, small_store):
     expected = trained.evaluate(small_store, "test", np.array([[0.2, 0.8]]))
     found = explorer.at(np.array([0.2, 0.8]), 0)
-    np.testing.assert_allclose(found["auc"], expected.auc[0], atol=1e-4)
-    np.testing.assert_allclose(found["log_loss"], expected.log_loss[0], atol=1e-6)
+    np.testing.assert_allclose(found["value"], expected.auc[0], atol=1e-4)
+    np.testing.assert_allclose(found["loss"], expected.log_loss[0], atol=1e-6)
     front = trained.evaluate(small_store, "test", 5)
     np.testing.assert_allclose(explorer.front.auc, front.auc, atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_a_list_is_a_search_in_the_order_of_the_list_score(
         )
         probabilities = 1 / (1 + np.exp(-scores.logits[0][:, order].T))
         np.testing.assert_allclose(
-            [item["probabilities"] for item in shown], probabilities, atol=1e-6
+            [item["predictions"] for item in shown], probabilities, atol=1e-6
         )
         assert [item["labels"] for item in shown] == split.gather(order)["labels"].tolist()
         equal = rows[
@@ -137,7 +137,7 @@ def test_the_page_shows_its_numbers_in_a_browser(client, explorer, browser, tmp_
         timeout=120,
     )
     equal = explorer.at(np.array([0.5, 0.5]), 0)
-    for value in (*equal["auc"], *equal["log_loss"], *equal["list"][0]["probabilities"]):
+    for value in (*equal["value"], *equal["loss"], *equal["list"][0]["predictions"]):
         assert f"<td>{value:.4f}</td>" in result.stdout
     assert result.stdout.count("<circle") == 6
 

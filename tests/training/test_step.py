@@ -191,7 +191,7 @@ def _gram_step(run, model, weights):
         sampler=lambda key, count, progress: jnp.full((count, 2), 0.5),
         num_preferences=1,
         optimizer=optax.sgd(0.0),
-        base_rates=None,
+        constants=None,
     )
     return make_step(run), jax.jit(lambda: init_state(run))()
 

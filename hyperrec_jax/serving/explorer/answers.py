@@ -4,25 +4,33 @@ The experts' outputs of a sample of rows are kept, so that a new preference cost
 towers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.list_scorer import centre
+from hyperrec_jax.evaluation.measures import mean_losses, measure
 from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.goals import RowGoal
+from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.losses import output_slices, predict_all
+from hyperrec_jax.goals.regression import Regression
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training.trained import Trained
 
 MAX_SEARCHES = 50
 LIST_ROWS = 20
 SHOWN_FIELDS = 4
+TINY = 1e-30
+"""Amounts below this are ordered as this, whose logarithm is finite."""
 
 
 class Explorer:
@@ -68,6 +76,7 @@ class Explorer:
         if not count:
             raise UserError(f"{store.path}: the {split} split has no rows")
         self.tasks = trained.schema.tasks
+        self.goals = create_goals(trained.schema)
         self._preprocess = preprocess
         self._batch = source.slice(0, count)
         groups = source.groups(0, count) if trained.schema.group else np.arange(count) // LIST_ROWS
@@ -86,54 +95,70 @@ class Explorer:
             decode(features, jnp.asarray(preference)), np.float32
         )
         preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
-        scores = Scores(
-            np.stack([self._score(preference).T for preference in preferences]),
-            self._batch["labels"].T,
-        )
-        self.front: Front = evaluate_front(scores, split, self.tasks, preferences)
-        self._scorer = trained.list_scorer(store)
+        scores = self._scores(np.stack([self._score(preference) for preference in preferences]))
+        self.front: Front = evaluate_front(scores, split, self.tasks, preferences, goals=self.goals)
+        self._scorer = trained.list_scorer(store) if trained.schema.plain else None
         self._equal = self._score(centre(len(self.tasks)))
 
     def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:
         """Metrics of the sample and the list of a search under a preference `[goal]`.
 
-        The list is ordered by the expected gain; see `evaluation.list_scorer`.
+        The list is ordered by the expected gain (see `evaluation.list_scorer`), or where goals are
+        not binary, by the weighted sum of what `order_scores` makes of the outputs.
 
         Raises:
           UserError: there is no such search.
         """
         if not 0 <= search < len(self.searches):
             raise UserError(f"no search {search}; there are {len(self.searches)}, from 0")
-        logits = self._score(preference.astype(np.float32))
-        labels = self._batch["labels"]
+        outputs = self._score(preference.astype(np.float32))
+        scores = self._scores(outputs[None])
+        table = measure(self.goals, scores)
         return {
             "preference": preference.tolist(),
-            "auc": [_finite(metrics.auc(y, z)) for y, z in zip(labels.T, logits.T, strict=True)],
-            "log_loss": [metrics.log_loss(y, z) for y, z in zip(labels.T, logits.T, strict=True)],
-            "list": self._list(logits, preference, self.searches[search]),
+            "value": [_finite(table[f"{goal.primary}/{goal.name}"][0]) for goal in self.goals],
+            "loss": [_finite(loss) for loss in mean_losses(self.goals, scores)[0][0]],
+            "list": self._list(outputs, preference, self.searches[search]),
         }
 
+    def _scores(self, outputs: np.ndarray) -> Scores:
+        """Outputs `[preference, row, output]` beside the labels of the sample."""
+        weight = self._batch.get("weight")
+        return Scores(
+            outputs.swapaxes(-1, -2),
+            self._batch["labels"].T,
+            None if weight is None else weight[:, 0],
+        )
+
     def _list(
-        self, logits: np.ndarray, preference: np.ndarray, rows: np.ndarray
+        self, outputs: np.ndarray, preference: np.ndarray, rows: np.ndarray
     ) -> list[dict[str, Any]]:
-        asked = self._equal if self._scorer.place() == "centre" else logits
-        score = self._scorer.score(asked[rows], preference)
+        score = self._order_score(outputs[rows], rows, preference)
         order = np.argsort(-score, kind="stable")
-        equal = self._scorer.score(self._equal[rows], centre(len(self.tasks)))
+        equal = self._order_score(self._equal[rows], rows, centre(len(self.tasks)))
         before = np.argsort(np.argsort(-equal, kind="stable"))  # rank of each row
         fields = self._varying(rows)
-        probabilities = 1 / (1 + np.exp(-logits[rows].astype(np.float64)))
+        predictions = predict_all(self.goals, outputs[rows])
         return [
             {
                 "rank": rank + 1,
                 "equal": int(before[place]) + 1,
                 "score": float(score[place]),
                 "values": {name: values[place] for name, values in fields.items()},
-                "probabilities": probabilities[place].tolist(),
-                "labels": self._batch["labels"][rows[place]].tolist(),
+                "predictions": predictions[place].tolist(),
+                "labels": [_finite(label) for label in self._batch["labels"][rows[place]].tolist()],
             }
             for rank, place in enumerate(order[:LIST_ROWS])
         ]
+
+    def _order_score(
+        self, outputs: np.ndarray, rows: np.ndarray, preference: np.ndarray
+    ) -> np.ndarray:
+        """What some rows with these outputs `[row, output]` are ordered by, `[row]`."""
+        if self._scorer is None:
+            return order_scores(self.goals, outputs) @ preference.astype(np.float32)
+        asked = self._equal[rows] if self._scorer.place() == "centre" else outputs
+        return self._scorer.score(asked, preference)
 
     def _varying(self, rows: np.ndarray) -> dict[str, list[str]]:
         """Raw values of the first fields that tell the rows apart."""
@@ -149,6 +174,25 @@ class Explorer:
         return {name: shown[name] for name in varying[:SHOWN_FIELDS]}
 
 
+def order_scores(goals: Sequence[RowGoal], outputs: np.ndarray) -> np.ndarray:
+    """What rows are ordered by, for each goal: log-odds, the logarithm of a rate or an amount.
+
+    Args:
+      goals: The goals.
+      outputs: `[row, output]`.
+
+    Returns:
+      float32 `[row, goal]`; of a regression goal the output itself.
+    """
+    columns = []
+    for goal, place in zip(goals, output_slices(goals), strict=True):
+        if isinstance(goal, Binary | Regression):
+            columns.append(outputs[:, place.start])
+        else:
+            columns.append(np.log(np.maximum(goal.predict(outputs[:, place]), TINY)))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 def _searches(groups: np.ndarray) -> list[np.ndarray]:
     """Rows of the groups of two rows or more, in order of appearance."""
     _, first, inverse, counts = np.unique(
@@ -159,4 +203,4 @@ def _searches(groups: np.ndarray) -> list[np.ndarray]:
 
 
 def _finite(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return None if np.isnan(value) else float(value) if isinstance(value, np.floating) else value

@@ -30,9 +30,9 @@ def create_app(explorer: Explorer) -> Starlette:
         "rows": explorer.front.rows,
         "split": explorer.front.split,
         "searches": len(explorer.searches),
-        "auc": [
-            [record[f"auc/{task}"] for task in explorer.tasks] for record in front["preferences"]
-        ],
+        "metrics": ["AUC" if name == "auc" else name for name in explorer.front.primary],
+        "binary": [kind == "binary" for kind in explorer.front.kinds],
+        "value": explorer.front.value.tolist(),
     }
     # A goal may be called </script>.
     text = json.dumps(facts).replace("<", "\\u003c").replace("NaN", "null")
@@ -129,9 +129,11 @@ $("#where").textContent = `${facts.split}, ${facts.rows.toLocaleString()} rows`;
 for (let i = 0; i < facts.searches; i++) $("#search").append(element("option", i + 1, {value: i}));
 $("#search").addEventListener("change", update);
 
-function draw(auc) {
+const label = i => `${facts.metrics[i]} ${facts.tasks[i]}`;
+
+function draw(value) {
   const svg = $("#front"), second = facts.tasks.length > 1 ? 1 : 0, ns = svg.namespaceURI;
-  const points = facts.auc.concat([auc]).map(p => [p[0], p[second]]);
+  const points = facts.value.concat([value]).map(p => [p[0], p[second]]);
   if (points.some(p => p.includes(null))) return;
   const [x, y] = [0, 1].map(k => {
     const all = points.map(p => p[k]), low = Math.min(...all), high = Math.max(...all);
@@ -154,11 +156,11 @@ function draw(auc) {
   add("circle", {cx: x(now[0]), cy: y(now[1]), r: 8, ...ring});
   add("text", {x: 70, y: 296, "font-size": 11}, shown(x.low));
   add("text", {x: 400, y: 296, "font-size": 11, "text-anchor": "end"}, shown(x.high));
-  add("text", {x: 235, y: 312, "font-size": 12, "text-anchor": "middle"}, `AUC ${facts.tasks[0]}`);
+  add("text", {x: 235, y: 312, "font-size": 12, "text-anchor": "middle"}, label(0));
   add("text", {x: 56, y: 274, "font-size": 11, "text-anchor": "end"}, shown(y.low));
   add("text", {x: 56, y: 26, "font-size": 11, "text-anchor": "end"}, shown(y.high));
   const upright = {transform: "rotate(-90 14 150)", "text-anchor": "middle"};
-  add("text", {x: 14, y: 150, "font-size": 12, ...upright}, `AUC ${facts.tasks[second]}`);
+  add("text", {x: 14, y: 150, "font-size": 12, ...upright}, label(second));
 }
 
 function show(answer) {
@@ -167,20 +169,21 @@ function show(answer) {
   document.querySelectorAll("#sliders output").forEach((output, i) =>
     output.textContent = answer.preference[i].toFixed(3));
   $("#metrics").replaceChildren(
-    row("th", ["goal", "AUC", "log loss"]),
+    row("th", ["goal", "", "loss"]),
     ...facts.tasks.map((task, i) =>
-      row("td", [task, shown(answer.auc[i]), shown(answer.log_loss[i])])));
-  draw(answer.auc);
+      row("td", [task, `${facts.metrics[i]} ${shown(answer.value[i])}`, shown(answer.loss[i])])));
+  draw(answer.value);
   const names = Object.keys(answer.list[0].values);
   $("#list table").replaceChildren(
-    row("th", ["rank", "", "score", ...names, ...facts.tasks.map(task => `p(${task})`),
+    row("th", ["rank", "", "score", ...names,
+      ...facts.tasks.map((task, i) => facts.binary[i] ? `p(${task})` : task),
       ...facts.tasks.map(task => `label ${task}`)]),
     ...answer.list.map(item => {
       const moved = item.equal - item.rank;
       const arrow = moved ? `${moved > 0 ? "\\u2191" : "\\u2193"}${Math.abs(moved)}` : "";
       return row("td", [item.rank, element("td", arrow, {class: moved > 0 ? "up" : "down"}),
         item.score.toPrecision(4), ...names.map(name => item.values[name]),
-        ...item.probabilities.map(shown), ...item.labels]);
+        ...item.predictions.map(shown), ...item.labels.map(value => value ?? "")]);
     }));
 }
 
