@@ -29,10 +29,11 @@ import numpy as np
 
 from benchmarks.measure import machine, table
 from benchmarks.server_bodies import ServerTarget
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.columns import SPLITS
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.aliexpress import aliexpress_source
 from hyperrec_jax.data.sources.csv_files import csv_source
-from hyperrec_jax.data.store import SPLITS, Store
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,9 @@ from hyperrec_jax.data.sources.synthetic import (
     USER_FIELD_SIZES,
     USER_NUMBERS,
 )
-from hyperrec_jax.data.store import Split, Store, StoreWriter
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.store_writer import StoreWriter
 
 FIELD_SIZES = tuple(size + 1 for size in USER_FIELD_SIZES + ITEM_FIELD_SIZES)
 """AliExpress' 16 fields, with an out-of-vocabulary id each."""

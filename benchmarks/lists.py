@@ -41,10 +41,11 @@ import yaml
 from benchmarks.list_table import write_table
 from configs import complete_journey
 from hyperrec_jax.config.resolve import resolve
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.complete_journey import NO_FIELDS
 from hyperrec_jax.data.sources.csv_files import csv_source
-from hyperrec_jax.data.store import Split, Store
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists, units_of_lists
 from hyperrec_jax.evaluation.scoring import make_score_fn, score_split

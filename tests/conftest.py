@@ -25,7 +25,7 @@ from hypothesis import settings
 
 from hyperrec_jax.config import defaults
 from hyperrec_jax.config.overrides import overridden
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.serving.export import export

@@ -37,9 +37,7 @@ UPWARD = {
 """Imports that go up: (module, what it imports) to the reason. This list only gets shorter."""
 
 LONG = {
-    "hyperrec_jax/data/encode.py": "to be split: the survey, and the encoding",
     "hyperrec_jax/data/readers/lists.py": "to be split: packing lists, and reading them",
-    "hyperrec_jax/data/store.py": "to be split: writing, and reading a split",
 }
 """Files of more than `MOST_LINES` lines, with the reason. This list only gets shorter."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperrec_jax.data.checks import unseen_in_store
-from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.files import explain_write_errors, written_whole
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.description import parse_description
 from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from hyperrec_jax.commands import cli
 from hyperrec_jax.data.checks import unseen_in_store
-from hyperrec_jax.data.encode import Source, prepare_store
+from hyperrec_jax.data.columns import SPLITS
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.registry import SOURCES
-from hyperrec_jax.data.store import SPLITS, Split, Store
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.leaks import leak_warnings
 
 _FIELDS_TOLD = 8

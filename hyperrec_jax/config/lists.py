@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.data.readers.lists import ListReader
-from hyperrec_jax.data.store import Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel.mesh import batch_part

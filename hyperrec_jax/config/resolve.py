@@ -14,7 +14,7 @@ from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.checks import first_outside_funnel
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.goals import RowGoal

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hyperrec_jax.data.encode import ReadRows
+from hyperrec_jax.data.source import ReadRows
 from hyperrec_jax.data.sources.aliexpress import (
     CATEGORICAL,
     COUNTRIES,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import Split, Store
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
 
 HIGH_UNSEEN_SHARE = 0.2
 """From this share of rows on, values that training never saw are worth a warning."""

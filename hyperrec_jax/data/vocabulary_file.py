@@ -1,12 +1,12 @@
-"""Whether a vocabulary file is the one that a model was trained with."""
+"""The file of the values behind the ids: written, read, and checked against a model's schema."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from hyperrec_jax.data.files import file_checksum
+from hyperrec_jax.data.files import file_checksum, written_whole
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import read_vocabulary
 from hyperrec_jax.errors import UserError
 
 
@@ -42,3 +42,21 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
                 f"{path}: of another model: field {field.name!r} has {field.size} ids in the "
                 f"model and {sizes.get(field.name, 0)} in the file; {again}"
             )
+
+
+def write_vocabulary(path: Path, schema: Schema, vocabulary: Sequence[pa.Array]) -> None:
+    """One row, one list for each field: millions of values are mapped, never parsed."""
+    names = [field.name for field in schema.categorical]
+    lists = [
+        pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)
+        for values in vocabulary
+    ]
+    batch = pa.record_batch(lists, names=names)
+    with written_whole(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+        if names:
+            writer.write_batch(batch)
+
+
+def read_vocabulary(path: Path) -> pa.RecordBatch:
+    """The one record batch of a vocabulary file, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

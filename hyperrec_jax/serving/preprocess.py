@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from hyperrec_jax.data.chunk import shortened, shown
 from hyperrec_jax.data.encode import ValueEncoder
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import read_vocabulary
 from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
+from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
 
 

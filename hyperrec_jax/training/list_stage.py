@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from hyperrec_jax.config.run import Run
-from hyperrec_jax.data.store import Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_value import list_value
 from hyperrec_jax.evaluation.scoring import Scores

@@ -8,7 +8,8 @@ from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.readers.resident import ResidentReader, is_resident
 from hyperrec_jax.data.readers.rows import Reader, TrainingReader
-from hyperrec_jax.data.store import Split, Store
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for

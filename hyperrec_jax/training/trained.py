@@ -14,7 +14,8 @@ from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.config.run import Config
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import Split, Store
+from hyperrec_jax.data.split import Split
+from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import fusion
 from hyperrec_jax.evaluation.front import Front, evaluate_front

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hyperrec_jax.commands.prepare import main
-from hyperrec_jax.data import encode, files
+from hyperrec_jax.data import files, prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from tests.data.sources.journey import journey_tables, write_tables
@@ -133,14 +133,14 @@ def test_full_disk_keeps_finished_stages_and_removes_the_rest(tmp_path, monkeypa
 
 def test_two_that_write_the_same_store_are_one_too_many(tmp_path, monkeypatch):
     command = [*SYNTHETIC, "--output", str(tmp_path / "out")]
-    survey = encode._survey
+    survey = prepare.survey_of
 
     def meanwhile(*arguments):
         with pytest.raises(UserError, match="out: another process prepares data there"):
             main(command)
         return survey(*arguments)
 
-    monkeypatch.setattr(encode, "_survey", meanwhile)
+    monkeypatch.setattr(prepare, "survey_of", meanwhile)
     assert main(command) == 0
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -9,7 +9,7 @@ from hyperrec_jax.api.load import load_predictor
 from hyperrec_jax.commands import export, predict, suggest
 from hyperrec_jax.commands.import_torch import main
 from hyperrec_jax.config.presets import model_options
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import create_model

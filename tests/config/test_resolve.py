@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hyperrec_jax.config.resolve import resolve
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from tests.conftest import tiny_config, write_own_data

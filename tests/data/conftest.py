@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyperrec_jax.data import store as store_module
+from hyperrec_jax.data import split as split_module
+from hyperrec_jax.data import store_writer
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
-from hyperrec_jax.data.store import Store, StoreWriter
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.store_writer import StoreWriter
 
 USER_IDS, ITEM_IDS = (*range(2, 9), 32, 33), (19, 34, 35, 36, 40, 41, 42)
 
@@ -97,7 +99,8 @@ def write_processed(raw_tables: dict[str, pd.DataFrame]) -> Callable[[Path], Pat
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Record batches of 8 rows, so that small stores have many."""
-    monkeypatch.setattr(store_module, "ROWS_PER_RECORD_BATCH", 8)
+    for module in (split_module, store_writer):
+        monkeypatch.setattr(module, "ROWS_PER_RECORD_BATCH", 8)
     return 8
 
 

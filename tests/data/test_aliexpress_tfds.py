@@ -5,7 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import hyperrec_jax.data.aliexpress_tfds  # noqa: F401 (registers the builder)
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.aliexpress import CATEGORICAL, aliexpress_source
 
 

@@ -10,7 +10,8 @@ from hyperrec_jax.data.checks import (
     unseen_warnings,
 )
 from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
-from hyperrec_jax.data.store import Store, StoreWriter
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.evaluation.leaks import leak_warnings
 
 SCHEMA = Schema(

@@ -8,14 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from hyperrec_jax.data.encode import (
-    NumericalColumn,
-    Rows,
-    Source,
-    ValueEncoder,
-    prepare_store,
-    set_aside,
-)
+from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.prepare import prepare_store
+from hyperrec_jax.data.source import NumericalColumn, Rows, Source
+from hyperrec_jax.data.staging import set_aside
 from hyperrec_jax.errors import UserError
 
 

@@ -11,7 +11,7 @@ import yaml
 
 import hyperrec_jax
 from hyperrec_jax.commands.prepare import main
-from hyperrec_jax.data import encode
+from hyperrec_jax.data import prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 
@@ -145,13 +145,13 @@ def test_a_bad_row_of_another_source(prepared):
 def test_another_process(prepared, monkeypatch):
     _write_log(prepared, lines=ROWS[:-3])
     command = ["csv", "--input", str(prepared / "own.yaml")]
-    survey = encode._survey
+    survey = prepare.survey_of
 
     def meanwhile(*arguments):
         _refused(prepared, command)
         return survey(*arguments)
 
-    monkeypatch.setattr(encode, "_survey", meanwhile)
+    monkeypatch.setattr(prepare, "survey_of", meanwhile)
     assert main([*command, "--output", str(prepared / "out")]) == 0
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyperrec_jax.data import store as store_module
+from hyperrec_jax.data import store_writer
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.store import Store, StoreWriter
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.errors import UserError
 
 NAMES = ("categorical", "numerical", "labels")
@@ -199,7 +200,7 @@ def test_full_disk(make_store, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module._SplitWriter, "_flush", refuse)
+    monkeypatch.setattr(store_writer._SplitWriter, "_flush", refuse)
     with (
         pytest.raises(UserError, match="no space left on the disk; free some"),
         StoreWriter(tmp_path / "new", store.schema, [pa.array([1]), pa.array(["x"])]) as writer,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyperrec_jax import prepare
 from hyperrec_jax.data.csv_reader import plain_file, read_csv
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import Preprocessor

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from hyperrec_jax.config.resolve import resolve
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_value import list_value

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from hyperrec_jax.api.load import load_predictor
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.train import train

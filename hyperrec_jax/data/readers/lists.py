@@ -26,8 +26,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperrec_jax.data.columns import Batch
 from hyperrec_jax.data.mixing import mix64, permute
-from hyperrec_jax.data.store import Batch, Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 
 logger = logging.getLogger(__name__)

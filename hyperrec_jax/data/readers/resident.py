@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hyperrec_jax.data.readers.rows import TrainingReader
-from hyperrec_jax.data.store import Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from hyperrec_jax.data.columns import Batch
 from hyperrec_jax.data.mixing import mix64, permute
-from hyperrec_jax.data.store import Batch, Split
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 
 BLOCK_ROWS = 64

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from hyperrec_jax.data.archives import copy_member, member_file, open_zip
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import TextFile, file_identity, plain_file, read_csv
-from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
 from hyperrec_jax.data.files import written_whole
+from hyperrec_jax.data.source import NumericalColumn, Rows, Source
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.errors import UserError
 

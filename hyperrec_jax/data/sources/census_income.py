@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
-from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
+from hyperrec_jax.data.source import NumericalColumn, Rows, Source
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.errors import UserError
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hyperrec_jax.data.csv_reader import file_identity
-from hyperrec_jax.data.encode import Source
 from hyperrec_jax.data.mixing import mix64
+from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.sources.journey_features import (
     CATEGORICAL,

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hyperrec_jax.data.chunk import Chunk
+from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
-from hyperrec_jax.data.encode import Rows, Source
+from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.sources.description import (
     SCHEMA_EXAMPLE,
     Description,
@@ -20,7 +21,6 @@ from hyperrec_jax.data.sources.description import (
 )
 from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
-from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
 _ADVICE = "correct it, or see `hyperrec prepare csv --help` on text and gaps"

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import Dialect
-from hyperrec_jax.data.encode import NumericalColumn
+from hyperrec_jax.data.source import NumericalColumn
 from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
-from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
 SCHEMA_EXAMPLE = """\

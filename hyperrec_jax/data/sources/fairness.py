@@ -20,8 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import file_identity
-from hyperrec_jax.data.encode import Source
+from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.sources.registry import (
     SOURCES,
@@ -36,7 +37,6 @@ from hyperrec_jax.data.sources.tables import (
     write_description,
     write_parquet,
 )
-from hyperrec_jax.data.store import SPLITS
 from hyperrec_jax.errors import UserError
 
 DATASETS = ("adult", "credit")

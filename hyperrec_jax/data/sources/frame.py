@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hyperrec_jax.data.chunk import Chunk
-from hyperrec_jax.data.encode import Rows, Source
+from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.sources.csv_files import read_parquet, require_columns, to_rows
 from hyperrec_jax.data.sources.description import Description
 from hyperrec_jax.data.text import to_numbers

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperrec_jax.data.encode import Source
+from hyperrec_jax.data.source import Source
 from hyperrec_jax.registry import Registry
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from hyperrec_jax.data.encode import NumericalColumn, Rows, Source
+from hyperrec_jax.data.source import NumericalColumn, Rows, Source
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_numbers
 from hyperrec_jax.errors import UserError
 

@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from hyperrec_jax.data.encode import open_staging
 from hyperrec_jax.data.files import explain_write_errors, replace_folder, written_whole
+from hyperrec_jax.data.staging import open_staging
 from hyperrec_jax.errors import UserError
 
 DESCRIPTION = "description.yaml"

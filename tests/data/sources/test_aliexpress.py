@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.aliexpress import CATEGORICAL, NUMERICAL, aliexpress_source
 from hyperrec_jax.errors import UserError
 

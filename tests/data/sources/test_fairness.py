@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources import fairness
 from hyperrec_jax.data.sources.fairness import fairness_source, split_rows
 from hyperrec_jax.errors import UserError

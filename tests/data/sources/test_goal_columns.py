@@ -5,8 +5,8 @@ import yaml
 
 import hyperrec_jax
 from hyperrec_jax.commands.prepare import summary
-from hyperrec_jax.data.encode import prepare_store
 from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError

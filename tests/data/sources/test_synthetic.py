@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hyperrec_jax.data.encode import prepare_store
+from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.synthetic import SyntheticOptions, synthetic_source
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError

@@ -1,0 +1,84 @@
+"""What a data source gives: chunks of raw rows, and what its columns are."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from hyperrec_jax.data.schema import GoalField
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A chunk of raw rows, in the order of the source.
+
+    Attributes:
+      categorical: Per field the values [row]: int64 or string, the same for all chunks.
+      numerical: Numbers [row, number], finite.
+      labels: [row, goal]; uint8 of 0 and 1 or, where the source may have other labels or none,
+        float32 with NaN for a missing one; the same type for all chunks.
+      groups: Group of each row, int64 [row], where the source has groups.
+      true_probability: f32 [row, goal], where the source knows it.
+      weights: Weight of each row, f32 [row], where the source has weights.
+    """
+
+    categorical: tuple[pa.Array, ...]
+    numerical: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+    true_probability: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericalColumn:
+    """How a numerical column is stored: `(f(x) - mean) / std`, `f` log1p or identity.
+
+    Attributes:
+      name: Column name.
+      log1p: Whether `log(1 + x)` comes first.
+      standardise: Whether to use the training rows' mean and standard deviation, else 0 and 1.
+      missing: The `x` that stands for a missing number; None if none may be missing.
+    """
+
+    name: str
+    log1p: bool = False
+    standardise: bool = False
+    missing: float | None = None
+
+
+ReadRows = Callable[[Path], Iterator[Rows]]
+"""Yields the rows of a split; may keep intermediate files of its own in the given folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Something that can be made into a store.
+
+    Attributes:
+      name: Such as `aliexpress_us`.
+      categorical: Names of the fields.
+      numerical: The columns and their transforms.
+      tasks: Names of the goals.
+      group: Name of the group column, or None.
+      splits: How to read `train` and, where the source has its own, `validation` and `test`;
+        without those a part of the training groups (rows, where there is no group) is set aside.
+      identity: Changes when the input does (paths, sizes, times, options).
+      test_fraction: Share of the training groups that is set aside for a test split that the
+        source does not have.
+      goals: What the labels are; all binary by default.
+      weight: Name of the column of row weights, or None.
+    """
+
+    name: str
+    categorical: tuple[str, ...]
+    numerical: tuple[NumericalColumn, ...]
+    tasks: tuple[str, ...]
+    group: str | None
+    splits: Mapping[str, ReadRows]
+    identity: str
+    test_fraction: float = 0.0
+    goals: tuple[GoalField, ...] = ()
+    weight: str | None = None

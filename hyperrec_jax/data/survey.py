@@ -1,0 +1,121 @@
+"""Survey: vocabularies, means and standard deviations of the training rows, and of them alone."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hyperrec_jax.data.schema import NumericalField
+from hyperrec_jax.data.source import Source
+from hyperrec_jax.data.staging import Part, progress_bar
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.goals.metrics import auc
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    vocabulary: tuple[pa.Array, ...]
+    numerical: tuple[NumericalField, ...]
+
+
+class _Distinct:
+    """The distinct values of a stream; merged when they may have doubled, so in linear time."""
+
+    _LEAST = 1 << 16
+
+    def __init__(self) -> None:
+        self._chunks: list[pa.Array] = []
+        self._pending = 0
+        self._merged = 0
+
+    def add(self, values: pa.Array) -> None:
+        self._chunks.append(pc.unique(values))
+        self._pending += len(self._chunks[-1])
+        if self._pending > max(self._LEAST, self._merged):
+            self._merge()
+
+    def sorted(self) -> pa.Array:
+        self._merge()
+        return self._chunks[0].sort()
+
+    def _merge(self) -> None:
+        merged = pc.unique(pa.chunked_array(self._chunks))
+        self._chunks, self._merged, self._pending = [merged], len(merged), 0
+
+
+class _Moments:
+    """Mean and standard deviation of a stream of columns (Chan, Golub and LeVeque, 1983)."""
+
+    def __init__(self, width: int):
+        self._count = 0
+        self.mean = np.zeros(width)
+        self._squares = np.zeros(width)
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds rows: [row, number]."""
+        count = self._count + len(values)
+        mean = values.mean(0, dtype=np.float64)
+        delta = mean - self.mean
+        self._squares += np.square(values - mean).sum(0)
+        self._squares += np.square(delta) * (self._count * len(values) / count)
+        self.mean += delta * (len(values) / count)
+        self._count = count
+
+    def std(self) -> np.ndarray:
+        """Standard deviation, 1 where all values are the same but for what float32 tells apart."""
+        std = np.sqrt(self._squares / max(self._count, 1))
+        return np.where(std > np.finfo(np.float32).eps * np.abs(self.mean), std, 1.0)
+
+
+def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
+    train = next(part for part in parts if part.name == "train")
+    distinct = [_Distinct() for _ in source.categorical]
+    moments = _Moments(len(source.numerical))
+    log1p = np.array([column.log1p for column in source.numerical], bool)
+    seen = 0
+    with progress_bar("surveying the training rows", len(train)) as progress:
+        for rows, splits in train.chunks():
+            keep = splits["train"]
+            if keep.any():
+                seen += int(keep.sum())
+                mask = pa.array(keep)
+                for field, values in zip(distinct, rows.categorical, strict=True):
+                    field.add(values.filter(mask))
+                moments.add(apply_log1p(rows.numerical[keep], log1p))
+            progress.update(len(keep))
+    if seen == 0:
+        raise UserError(
+            f"{source.name}: no training rows are left beside the rows set aside; "
+            "use a smaller validation fraction, or more data"
+        )
+    std = moments.std()
+    return Survey(
+        vocabulary=tuple(field.sorted() for field in distinct),
+        numerical=tuple(
+            NumericalField(
+                column.name,
+                column.log1p,
+                float(moments.mean[i]) if column.standardise else 0.0,
+                float(std[i]) if column.standardise else 1.0,
+                column.missing,
+            )
+            for i, column in enumerate(source.numerical)
+        ),
+    )
+
+
+def apply_log1p(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:
+    """`log(1 + x)` of the chosen columns; the sources refuse values of -1 and below."""
+    return np.log1p(values, out=values.astype(np.float64), where=log1p) if log1p.any() else values
+
+
+def best_auc(parts: Sequence[Part]) -> tuple[float, ...]:
+    """AUC of the true probabilities on the test split, where they are known."""
+    test = [part for part in parts if part.name == "test"]
+    chunks = [(rows.labels, rows.true_probability) for part in test for rows, _ in part.chunks()]
+    if not chunks or chunks[0][1] is None:
+        return ()
+    labels, probabilities = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    return tuple(float(auc(labels[:, i], probabilities[:, i])) for i in range(labels.shape[1]))
