@@ -418,7 +418,7 @@ def test_the_description_says_what_stands_beside_the_fields(built):
         values["group"],
     }
     present = pl.read_parquet_schema(built / "train.parquet")
-    assert set(present) - columns == {"household_id", "week", "revenue"}
+    assert set(present) - columns == {"household_id", "week", "revenue", *NO_FIELDS}
 
 
 def test_the_package_itself():
