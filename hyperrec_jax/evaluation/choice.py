@@ -14,7 +14,7 @@ Goals, over the preferences of a front that `hyperrec evaluate` wrote:
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import pareto
+from hyperrec_jax.evaluation.front import Front
 
 _SEE_HELP = "see `hyperrec suggest --help`"
 
@@ -61,7 +62,7 @@ class Suggestion:
         return "\n".join(lines)
 
 
-def suggest_preference(front: Any, goal: str) -> Suggestion:
+def suggest_preference(front: Front | Mapping[str, Any], goal: str) -> Suggestion:
     """The preference of a front that serves a goal best.
 
     Args:
@@ -100,8 +101,8 @@ class _Points(NamedTuple):
     sign: np.ndarray
 
 
-def _points(front: Any) -> _Points:
-    values = front if isinstance(front, dict) else front.to_dict()
+def _points(front: Front | Mapping[str, Any]) -> _Points:
+    values = front.to_dict() if isinstance(front, Front) else front
     tasks = tuple(values["tasks"])
     # What was written before there were other goals has binary ones.
     goals = values.get("goals", {})

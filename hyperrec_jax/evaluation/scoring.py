@@ -7,7 +7,7 @@ take is known beforehand. A binary goal has one output, its logit.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from hyperrec_jax.data.readers.rows import evaluation_batches
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel.mesh import batch_part, place_batch
 from hyperrec_jax.parallel.processes import fetch
 
@@ -26,7 +28,7 @@ PREFERENCES_AT_ONCE = 8
 ScoreFn = Callable[[Any, dict[str, jax.Array], jax.Array | np.ndarray], jax.Array]
 
 
-def make_score_fn(model: Any) -> ScoreFn:
+def make_score_fn(model: MultiTaskModel) -> ScoreFn:
     """Compiles `score(variables, batch, preferences [preference, goal]) -> outputs [preference,
     output, batch]`.
 
@@ -37,7 +39,10 @@ def make_score_fn(model: Any) -> ScoreFn:
         features = model.apply(variables, batch, False, method="encode")
 
         def decode(several: jax.Array) -> jax.Array:
-            logits = model.apply(variables, features, several[:, None, :], False, method="decode")
+            logits = cast(
+                jax.Array,
+                model.apply(variables, features, several[:, None, :], False, method="decode"),
+            )
             return logits.astype(jnp.float32).swapaxes(-1, -2)
 
         if not model.conditioned:
@@ -81,7 +86,7 @@ class Scores:
 def score_split(
     score: ScoreFn,
     variables: Any,
-    split: Any,
+    split: Split,
     preferences: np.ndarray,
     mesh: Mesh,
     *,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
@@ -21,6 +22,7 @@ from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.log import read_metrics
+from hyperrec_jax.training.trained import Trained
 
 EXPERT_ROWS = 4096
 
@@ -52,8 +54,8 @@ class Details:
 
 def details(
     workdir: Path,
-    trained: Any,
-    split: Any,
+    trained: Trained,
+    split: Split,
     scores: Scores,
     front: Front,
     comparison: Comparison | None = None,
