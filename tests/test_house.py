@@ -127,6 +127,7 @@ REACHED_BY_NAME = {
     "hyperrec_jax.__main__": "python -m hyperrec_jax",
     "hyperrec_jax.commands": "the commands, started by their names",
     "hyperrec_jax.models": "the models, registered where they stand",
+    "hyperrec_jax.goals": "the kinds of goal, registered where they stand",
     "hyperrec_jax.preference.famo": "an objective, registered where it stands",
     "hyperrec_jax.data.sources": "the sources, looked up by their names",
     "hyperrec_jax.data.aliexpress_tfds": "TensorFlow Datasets, whose user imports it",

@@ -7,7 +7,7 @@ take is known beforehand. A binary goal has one output, its logit.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from hyperrec_jax.data.readers.rows import evaluation_batches
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import MultiTaskModel
+from hyperrec_jax.models.decoding import decode, encode
 from hyperrec_jax.parallel.mesh import batch_part, place_batch
 from hyperrec_jax.parallel.processes import fetch
 
@@ -36,22 +37,18 @@ def make_score_fn(model: MultiTaskModel) -> ScoreFn:
     """
 
     def score(variables: Any, batch: dict[str, jax.Array], preferences: jax.Array) -> jax.Array:
-        features = model.apply(variables, batch, False, method="encode")
+        features = encode(model, variables, batch)
 
-        def decode(several: jax.Array) -> jax.Array:
-            logits = cast(
-                jax.Array,
-                model.apply(variables, features, several[:, None, :], False, method="decode"),
-            )
-            return logits.astype(jnp.float32).swapaxes(-1, -2)
+        def outputs(several: jax.Array) -> jax.Array:
+            return decode(model, variables, features, several).swapaxes(-1, -2)
 
         if not model.conditioned:
-            return decode(preferences[:1])[None]
+            return outputs(preferences)
         num_preferences, num_tasks = preferences.shape
         chunk = min(PREFERENCES_AT_ONCE, num_preferences)
         chunks = -(-num_preferences // chunk)
         padded = jnp.resize(preferences, (chunks * chunk, num_tasks))
-        logits = jax.lax.map(decode, padded.reshape(chunks, chunk, num_tasks))
+        logits = jax.lax.map(outputs, padded.reshape(chunks, chunk, num_tasks))
         return logits.reshape(chunks * chunk, *logits.shape[2:])[:num_preferences]
 
     return jax.jit(score)

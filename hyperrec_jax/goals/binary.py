@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
+from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
 
 RARE = 1e-6
 """Rates of positives nearer to 0 or 1 than this start from here, since log-odds must be finite."""
 
 
+@GOALS.register("binary")
 @dataclass(frozen=True, kw_only=True)
 class Binary(RowGoal):
     """Cross-entropy of a probability; the one output is its log-odds.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
+from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
 
 RAREST = 1e-6
@@ -23,6 +24,7 @@ LARGEST_LOG = 80.0
 """Predictions end at `exp` of this, so that they are finite in float32."""
 
 
+@GOALS.register("count")
 @dataclass(frozen=True, kw_only=True)
 class Count(RowGoal):
     """A rate of events, by Poisson regression; the one output is the rate's logarithm.

@@ -3,21 +3,11 @@
 import dataclasses
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals.base import Goal
-from hyperrec_jax.goals.binary import Binary
-from hyperrec_jax.goals.count import Count
-from hyperrec_jax.goals.fairness import Fairness
-from hyperrec_jax.goals.graded import Graded
-from hyperrec_jax.goals.regression import Regression
-from hyperrec_jax.goals.value import Value
-
-GOALS: dict[str, type[Goal]] = {
-    goal.kind: goal for goal in (Binary, Regression, Count, Value, Graded, Fairness)
-}
-"""Goal classes by kind."""
+from hyperrec_jax.goals.kinds import GOALS
 
 
 def create_goal(kind: str, name: str, **options: Any) -> Goal:
@@ -64,7 +54,7 @@ def goal_options(kind: str) -> dict[str, Any]:
 def _goal_class(kind: str, what: str) -> type[Goal]:
     if kind not in GOALS:
         raise UserError(f"{what}: no kind {_unknown(kind, GOALS)}")
-    return GOALS[kind]
+    return cast(type[Goal], GOALS[kind])
 
 
 def _unknown(word: str, choices: Iterable[str]) -> str:

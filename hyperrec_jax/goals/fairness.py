@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from hyperrec_jax.goals.base import Goal, Metric, Rows, namespace
 from hyperrec_jax.goals.binary import log_odds
+from hyperrec_jax.goals.kinds import GOALS
 
 
+@GOALS.register("fairness")
 @dataclass(frozen=True, kw_only=True)
 class Fairness(Goal):
     """Difference between two groups in how often a binary goal's prediction says yes.

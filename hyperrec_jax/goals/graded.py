@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Goal, Metric, Rows, namespace
+from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import masked_mean
 
 ListLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -21,6 +22,7 @@ HIGHEST_GRADE = 30
 """Above it `2^label - 1` is no exact float32 and drowns all else."""
 
 
+@GOALS.register("graded")
 @dataclass(frozen=True, kw_only=True)
 class Graded(Goal):
     """The order of each list; the one output is a score.

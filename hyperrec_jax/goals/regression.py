@@ -15,12 +15,14 @@ from scipy.optimize import brentq
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
+from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Moments, Statistics
 
 LARGEST_LOG = 80.0
 """Predictions end at `exp` of this, so that they are finite in float32."""
 
 
+@GOALS.register("regression")
 @dataclass(frozen=True, kw_only=True)
 class Regression(RowGoal):
     """A number; the one output is its transformed value, the target of the loss.

@@ -15,6 +15,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
 from hyperrec_jax.goals.binary import entropy, log_odds
+from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
 
 NARROWEST = 1e-3
@@ -24,6 +25,7 @@ LARGEST_LOG = 80.0
 HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 
 
+@GOALS.register("value")
 @dataclass(frozen=True, kw_only=True)
 class Value(RowGoal):
     """Zero-inflated log-normal amount (Wang, Liu and Miao 2019, arXiv 1912.07753).

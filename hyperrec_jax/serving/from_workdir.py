@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import ListScorer
+from hyperrec_jax.models import MultiTaskModel
+from hyperrec_jax.models.decoding import decode, encode
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training import workdir as workdirs
@@ -20,7 +22,7 @@ from hyperrec_jax.training.trained import Trained, load_trained
 logger = logging.getLogger(__name__)
 
 
-def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
+def make_scores(model: MultiTaskModel) -> dict[str, Callable[..., jax.Array]]:
     """The pure functions `score(variables, categorical, numerical, preferences) -> logits`.
 
     Args:
@@ -36,14 +38,15 @@ def make_scores(model: Any) -> dict[str, Callable[..., jax.Array]]:
         variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
     ) -> jax.Array:
         batch = {"categorical": ids, "numerical": numbers}
-        return model.apply(variables, batch, preferences, False).astype(jnp.float32)
+        return cast(jax.Array, model.apply(variables, batch, preferences, False)).astype(
+            jnp.float32
+        )
 
     def grid(
         variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
     ) -> jax.Array:
-        if not model.conditioned:
-            return each(variables, ids, numbers, preferences[0])[None]
-        return each(variables, ids, numbers, preferences[:, None, :])
+        features = encode(model, variables, {"categorical": ids, "numerical": numbers})
+        return decode(model, variables, features, preferences)
 
     return {"grid": grid, "each": each}
 

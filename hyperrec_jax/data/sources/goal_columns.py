@@ -21,8 +21,13 @@ _LABELS = dict.fromkeys(_NO, 0) | dict.fromkeys(_YES, 1)
 _MISSING, _UNKNOWN = 2, 3
 _NOT_A_LABEL = "is not a label; labels are 0 and 1, no and yes, n and y, false and true, or f and t"
 _GAPS = "; where labels may be missing, name the column under goals: in place of labels:"
-ROW_KINDS = tuple(kind for kind, goal in GOALS.items() if issubclass(goal, RowGoal))
-"""Kinds of goals whose labels are a column."""
+
+
+def row_kinds() -> tuple[str, ...]:
+    """Kinds of goals whose labels are a column."""
+    return tuple(
+        kind for kind, goal in GOALS.items() if isinstance(goal, type) and issubclass(goal, RowGoal)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +104,10 @@ def _entry(path: Path, entry: Any) -> GoalColumn:
             )
     name, kind = texts["name"], texts["kind"] or "binary"
     assert name is not None
-    if kind in GOALS and kind not in ROW_KINDS:
+    if kind in GOALS and kind not in row_kinds():
         raise UserError(
             f"{path}: goals: {name}: kind {kind} has no loss for each row; choose one of "
-            f"{', '.join(ROW_KINDS)}"
+            f"{', '.join(row_kinds())}"
         )
     field = GoalField(name, kind, values, texts["where"])
     try:

@@ -23,6 +23,7 @@ from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices, predict_all
 from hyperrec_jax.goals.regression import Regression
+from hyperrec_jax.models.decoding import decode, encode
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training.trained import Trained
 
@@ -83,17 +84,9 @@ class Explorer:
         self.searches = _searches(groups)
         model, variables = trained.network, trained.variables
         inputs = {name: jnp.asarray(self._batch[name]) for name in ("categorical", "numerical")}
-        features = jax.jit(lambda batch: model.apply(variables, batch, False, method="encode"))(
-            inputs
-        )
-        decode = jax.jit(
-            lambda features, preference: model.apply(
-                variables, features, preference, False, method="decode"
-            )
-        )
-        self._score = lambda preference: np.asarray(
-            decode(features, jnp.asarray(preference)), np.float32
-        )
+        features = jax.jit(lambda batch: encode(model, variables, batch))(inputs)
+        decoded = jax.jit(lambda one: decode(model, variables, features, one[None])[0])
+        self._score = lambda preference: np.asarray(decoded(jnp.asarray(preference)))
         preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
         scores = self._scores(np.stack([self._score(preference) for preference in preferences]))
         self.front: Front = evaluate_front(scores, split, self.tasks, preferences, goals=self.goals)
