@@ -62,5 +62,5 @@ def _unknown(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(choices), n=1)
     if near:
         return f"'{word}'; did you mean '{near[0]}'?"
-    known = ", ".join(choices)
+    known = ", ".join(sorted(choices))
     return f"'{word}'; choose one of {known}" if known else f"'{word}'; it has none"

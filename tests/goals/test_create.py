@@ -33,8 +33,8 @@ def test_options_with_their_defaults() -> None:
         (
             "sorted",
             {},
-            "goal 'x': no kind 'sorted'; choose one of binary, regression, count, value, graded, "
-            "fairness",
+            "goal 'x': no kind 'sorted'; choose one of binary, count, fairness, graded, "
+            "regression, value",
         ),
         (
             "binary",

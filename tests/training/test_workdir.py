@@ -236,7 +236,7 @@ def test_evaluation_refuses_another_store(small_store, finished, tmp_path):
 def test_numbers_without_sense_are_refused_at_once(small_store, finished, key, value):
     before = tree(finished)
     name = key.replace("__", ".")
-    with pytest.raises(UserError, match=f"{name}={value}: (give a whole|must be a) number"):
+    with pytest.raises(UserError, match=rf"{name} is {value}: give a (whole )?number"):
         train(tiny_config(small_store, **(TREE | {key: value})), finished, small_store)
     assert tree(finished) == before
 
