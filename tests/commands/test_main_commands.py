@@ -94,7 +94,7 @@ def test_evaluate_writes_the_front(command, trained):
     assert "hypervolume" in output
     folder = trained / "evaluation" / "test"
     front = json.loads((folder / "front.json").read_text())
-    verdicts = {True: "the preference trades off", False: "no trade-off beyond noise"}
+    verdicts = {True: "losses: the preference trades", False: "losses: no trade-off beyond"}
     assert verdicts[front["trade_off"]["found"]] in output
     assert verdicts[not front["trade_off"]["found"]] not in output
     assert len(front["preferences"]) == 7

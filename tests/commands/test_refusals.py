@@ -114,7 +114,7 @@ TUNE = "tune --config.data.store=store --study new"
         (f"{IMPORT} mine --checkpoint bad.pt", "no prepared data here"),
         (f"{TUNE} --range a", "write NAME=LOW:HIGH"),
         (f"{TUNE} --range model.num_expert=1:2", "--range: .*num_experts"),
-        (f"{TUNE} --metrics auc/sale", "no 'auc/sale'"),
+        (f"{TUNE} --metrics auc/sale", "no measure 'auc/sale'"),
         (f"{TUNE} --study old.csv", "can't be written"),
         ("tune --config.data.store=mine --study new", "no prepared data here"),
         ("tune --config.data.store=store", "--study is missing"),

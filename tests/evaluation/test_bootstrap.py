@@ -82,7 +82,7 @@ def test_poisson_weights_have_their_moments() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: bootstrap([[0, 1]], np.zeros((1, 2, 2))), ValueError, "preference, task, row"),
+        (lambda: bootstrap([[0, 1]], np.zeros((1, 2, 2))), ValueError, "preference, goal, row"),
         (lambda: bootstrap([[0, 1]], [[[0, np.nan]]]), UserError, "NaN"),
         (lambda: interval([0.0], 1.5), ValueError, "between 0 and 1"),
     ],

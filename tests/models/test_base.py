@@ -38,6 +38,7 @@ def test_defaults_are_those_of_the_originals():
         "omoe": {"num_experts": 8},
         "ple": {"num_shared_experts": 4, "num_task_experts": 4},
         "metaheac": {"num_experts": 8, "num_critics": 5, "inner_learning_rate": 2e-4},
+        "film": {"norm": "pooled"},
         "pomoe": {"num_experts": 6, "code_widths": (64, 256, 64), "norm": "pooled"},
     }
     for name in model_names():

@@ -124,7 +124,6 @@ def test_fixed_without_preferences_is_equal_weights() -> None:
         ("dirichlet", {"concentration": (1, 2, 3)}, "give one number, or 2"),
         ("dirichlet", {"concentration": "high"}, "give a number above 0"),
         ("stratified", {"corners": 1.5}, r"give a number in \[0, 1\]"),
-        ("fixed", {}, "needs the option 'preferences'"),
         ("fixed", {"preferences": [0, 0]}, "all weights are zero"),
     ],
 )

@@ -9,26 +9,26 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from hyperrec_jax.commands import serve
 from hyperrec_jax.errors import UserError
+from tests.conftest import ROOT
 from tests.serving.test_server import BODY, read_answer
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).with_name("run_slow_server.py")
+SCRIPT = ["-m", "tests.serving.run_slow_server"]
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n"
 
 
 @contextlib.contextmanager
 def serving(seconds, drain, graceful):
     """A server that listens, and its address."""
-    command = [sys.executable, SCRIPT, *map(str, (seconds, drain, graceful))]
+    command = [sys.executable, *SCRIPT, *map(str, (seconds, drain, graceful))]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
         try:
             url = server.stdout.readline().split()[1]
