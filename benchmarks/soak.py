@@ -362,9 +362,9 @@ def soak(
     Args:
       root: An empty folder.
       kills: Number of hits.
-      processes: Of the run.
-      steps: Of the run, for each hit.
-      seed: Of the hits and their moments.
+      processes: Number of processes of the run.
+      steps: Number of steps of the run for each hit.
+      seed: Seed of the hits and their moments.
       seconds: After which no process is hit any more.
 
     Raises:

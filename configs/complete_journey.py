@@ -29,7 +29,7 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.optimizer.l2 = 1e-4
     config.train.epochs = 3
     config.train.grid = 9
-    # Of the second stage, which `list.loss` turns on:
+    # Options of the second stage, which `list.loss` turns on:
     config.list.epochs = 3
     config.list.learning_rate = 1e-4
     config.list.prediction_weight = 3.0

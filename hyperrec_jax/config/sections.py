@@ -111,7 +111,8 @@ class List:
       prediction_weight: Weight of the goals' own losses beside the list's; 0 trains the list alone,
         and predictions lose their calibration.
       cutoff: Number of ranks that count, in the loss and for the NDCG that selects the model.
-      concentration: Of the Dirichlet distribution of which each list draws a preference.
+      concentration: Concentration of the Dirichlet distribution that each list draws a preference
+        from.
       scales: What counts as much of each goal in the score as one of another. By default the
         mean gain of a training row.
       max_items: Longest list; of longer ones an epoch takes as many rows at random. By default the

@@ -223,7 +223,7 @@ def create_list_loss(name: str, cutoff: int) -> ListLoss:
     """A loss of this module by its name.
 
     Args:
-      name: Of a function: `lambda_ndcg`, `list_softmax` or `approx_ndcg`.
+      name: Name of a loss: `lambda_ndcg`, `list_softmax` or `approx_ndcg`.
       cutoff: Number of ranks that count, at least 1; `list_softmax` looks at whole lists.
     """
     losses: dict[str, ListLoss] = {

@@ -140,7 +140,7 @@ def constant_losses(goals: Sequence[RowGoal], statistics: Sequence[Statistics]) 
 
     Args:
       goals: The goals.
-      statistics: Of each goal's training labels.
+      statistics: Statistics of each goal's training labels.
     """
     losses = np.empty(len(goals), np.float32)
     for index, (goal, known) in enumerate(zip(goals, statistics, strict=True)):

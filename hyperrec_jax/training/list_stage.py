@@ -30,7 +30,7 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
       run: A run with `lists`.
       state: The last state of the first stage.
       progress: Up to it; updated in place.
-      checkpoints: Of the run; the new state is saved in them.
+      checkpoints: Checkpoints of the run; the new state is saved in them.
 
     Raises:
       UserError: the selected model of the first stage is not there.
@@ -72,7 +72,7 @@ def stage_run(run: Run, progress: Progress) -> Run:
 
     Args:
       run: A run with `lists`.
-      progress: Of a run whose second stage has begun.
+      progress: Progress of a run whose second stage has begun.
     """
     lists = run.lists
     assert lists is not None
@@ -95,7 +95,7 @@ def list_record(run: Run, scores: Scores, rows: Split) -> dict[str, float]:
 
     Args:
       run: A run with `lists`.
-      scores: Of the rows, under the validation grid.
+      scores: Scores of the rows under the validation grid.
       rows: The validation rows.
     """
     lists, goals = run.lists, run.schema.tasks
