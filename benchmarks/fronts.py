@@ -48,7 +48,7 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics, pareto
 from hyperrec_jax.evaluation.bootstrap import bootstrap, interval
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.reports import tables as report
 from hyperrec_jax.training import train as runner

@@ -17,7 +17,7 @@ from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.front import evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
-from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.dispatch import make_dispatch
 from hyperrec_jax.training.torch_import.convert import convert

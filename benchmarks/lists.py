@@ -48,9 +48,9 @@ from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists, units_of_lists
-from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
+from hyperrec_jax.preference.expected_gain import structured_score
 from hyperrec_jax.preference.grid import das_dennis
-from hyperrec_jax.preference.list_score import structured_score
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.state import TrainState, first_state
 from hyperrec_jax.training.step import train_step

@@ -15,7 +15,7 @@ from benchmarks.parts import make_parts
 from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import metrics
-from hyperrec_jax.evaluation.scoring import Scores, make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import Scores, make_score_fn, score_split
 from hyperrec_jax.preference.normalisation import entropy_scale
 from hyperrec_jax.training.dispatch import make_step
 

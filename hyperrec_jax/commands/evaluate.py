@@ -94,7 +94,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
     from hyperrec_jax.evaluation import comparison
     from hyperrec_jax.evaluation import front as evaluation
-    from hyperrec_jax.evaluation.scoring import Scores
+    from hyperrec_jax.evaluation.outputs import Scores
     from hyperrec_jax.parallel import processes
     from hyperrec_jax.preference import grid
     from hyperrec_jax.reports import results, tables
@@ -102,7 +102,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
     from hyperrec_jax.reports.lists import lists_summary
     from hyperrec_jax.training import trained as trained_models
     from hyperrec_jax.training import workdir as workdirs
-    from hyperrec_jax.training.scorer import describe_choice
+    from hyperrec_jax.training.fit_scorer import describe_choice
 
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hyperrec_jax.evaluation.metrics import binary, validated
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices

@@ -14,7 +14,7 @@ from hyperrec_jax.evaluation import pareto
 from hyperrec_jax.evaluation.bootstrap import Bootstrap, interval, resample
 from hyperrec_jax.evaluation.list_front import Lists
 from hyperrec_jax.evaluation.measures import constant_losses, mean_losses, measure
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 

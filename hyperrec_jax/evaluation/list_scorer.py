@@ -1,7 +1,7 @@
 """One score for each row, for all goals: what a list is ordered by, under any preference.
 
 The default is the expected gain, `sum_i r_i E_i / scale_i` over calibrated probabilities, which is
-the best order for gains that add up (`preference.list_score` says why). A sum of log-odds and a
+the best order for gains that add up (`preference.expected_gain` says why). A sum of log-odds and a
 weighted product are kept as named choices: they are what ranking teams tune by hand.
 
 A model that takes a preference can be asked in two ways. At `preference`, its predictions are those
@@ -280,7 +280,7 @@ def unfitted_scorer(goals: tuple[str, ...], scales: ArrayLike, step: int = 0) ->
     """The scorer of a model that was trained on its lists: predictions under the preference, as
     they are.
 
-    The order is that of `preference.list_score.structured_score`.
+    The order is that of `preference.expected_gain.structured_score`.
 
     Args:
       goals: Their names.

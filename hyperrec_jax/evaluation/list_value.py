@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists
-from hyperrec_jax.preference.list_score import structured_score
+from hyperrec_jax.preference.expected_gain import structured_score
 
 
 class ListValue(NamedTuple):

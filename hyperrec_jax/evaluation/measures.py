@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal, Statistics
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices

@@ -16,7 +16,7 @@ from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.evaluation.measures import labelled
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices

@@ -2,7 +2,7 @@
 
     preferences = run.lists.sampler(key, lists)                     one per list
     logits      = model(params, batch, preference of the row's list)
-    scores      = log sum_i w_i sigmoid(logits_i) / scale_i         preference/list_score.py
+    scores      = log sum_i w_i sigmoid(logits_i) / scale_i         preference/expected_gain.py
     loss        = list loss(scores) + weight * the goals' own losses
 
 The goals' own losses keep the probabilities calibrated, whose sum the score is: a list loss alone
@@ -16,8 +16,8 @@ import optax
 
 from hyperrec_jax.config.lists import ListTraining
 from hyperrec_jax.config.run import Run
+from hyperrec_jax.preference.expected_gain import structured_score
 from hyperrec_jax.preference.list_losses import has_positive, mean_over_lists, to_lists
-from hyperrec_jax.preference.list_score import structured_score
 from hyperrec_jax.training.state import Batch, TrainState
 from hyperrec_jax.training.step import KEPT_PREFERENCES, Forward
 

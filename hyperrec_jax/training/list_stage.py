@@ -1,10 +1,10 @@
 """The second stage of a run: the list, trained end to end from the best model of the first stage.
 
 The first stage trains the goals' predictions on single rows. Their expected gain is a list score
-already (`preference/list_score.py`), so that the second stage begins at that formula, and since the
-best epoch is chosen by the same measure in both stages, it never ends below it on the validation
-lists. A run that is killed in it goes on in it: its first state is saved before its first step, at
-a step number of its own.
+already (`preference/expected_gain.py`), so that the second stage begins at that formula, and since
+the best epoch is chosen by the same measure in both stages, it never ends below it on the
+validation lists. A run that is killed in it goes on in it: its first state is saved before its
+first step, at a step number of its own.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_value import list_value
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import TrainState

@@ -13,13 +13,14 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
-from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.fit_scorer import keep_scorer
 from hyperrec_jax.training.hooks import (
     Checkpointing,
     Hook,
@@ -31,7 +32,6 @@ from hyperrec_jax.training.hooks import (
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
-from hyperrec_jax.training.scorer import keep_scorer
 from hyperrec_jax.training.state import TrainState, first_state, state_template
 
 logger = logging.getLogger(__name__)

@@ -29,11 +29,11 @@ from hyperrec_jax.evaluation.list_scorer import (
     centre,
     scorer_scores,
 )
-from hyperrec_jax.evaluation.scoring import Scores, make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import Scores, make_score_fn, score_split
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.grid import evaluation_grid
-from hyperrec_jax.training import scorer as scorers
+from hyperrec_jax.training import fit_scorer
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import example_batch
@@ -154,17 +154,17 @@ class Trained:
         Raises:
           UserError: there is none, and the data to fit it on is not there or has no positive.
         """
-        kept = scorers.kept_scorer(self.folder, self.progress.best_step)
+        kept = fit_scorer.kept_scorer(self.folder, self.progress.best_step)
         if kept is not None:
             return kept
         try:
             store = store or workdirs.open_store(self.config)
         except UserError as error:
             raise UserError(
-                f"--workdir {self.folder}: has no {scorers.LIST_SCORER}, and it can't be fitted "
+                f"--workdir {self.folder}: has no {fit_scorer.LIST_SCORER}, and it can't be fitted "
                 f"now: {error}"
             ) from error
-        return scorers.fit_scorer(self, store)
+        return fit_scorer.fit_scorer(self, store)
 
     def lists(
         self,

@@ -12,7 +12,7 @@ from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import metrics
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from tests.conftest import TINY_MODEL
 
 pytestmark = pytest.mark.slow

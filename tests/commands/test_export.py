@@ -11,7 +11,7 @@ import pytest
 import hyperrec_jax
 from hyperrec_jax.commands.export import main
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.scoring import make_score_fn
+from hyperrec_jax.evaluation.outputs import make_score_fn
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained

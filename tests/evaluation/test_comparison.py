@@ -8,7 +8,7 @@ import pytest
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import comparison
 from hyperrec_jax.evaluation import front as evaluation
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.reports import tables as report
 

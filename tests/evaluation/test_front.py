@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import front as evaluation
-from hyperrec_jax.evaluation import pareto, scoring
+from hyperrec_jax.evaluation import outputs, pareto
 from hyperrec_jax.evaluation.bootstrap import Bootstrap
 from hyperrec_jax.evaluation.list_metrics import list_metrics
 from hyperrec_jax.evaluation.list_scorer import FUSIONS, scorer_scores
@@ -30,15 +30,15 @@ def _scored(store, name, preferences):
     model = create_model(config, store.schema)
     batch = store.split("test").slice(0, len(store.split("test")))
     variables = model.init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
-    score = scoring.make_score_fn(model)
-    scores = scoring.score_split(
+    score = outputs.make_score_fn(model)
+    scores = outputs.score_split(
         score, variables, store.split("test"), preferences, make_mesh(), batch_size=300
     )
     return model, variables, batch, scores
 
 
 def test_a_grid_in_chunks_is_one_preference_at_a_time(small_store):
-    assert len(PREFERENCES) % scoring.PREFERENCES_AT_ONCE
+    assert len(PREFERENCES) % outputs.PREFERENCES_AT_ONCE
     model, variables, batch, scores = _scored(small_store, "pomoe", PREFERENCES)
     assert scores.logits.shape == (11, 2, len(small_store.split("test")))
     np.testing.assert_array_equal(scores.labels.T, batch["labels"])
@@ -63,7 +63,7 @@ def test_a_model_without_preference_is_scored_once(small_store):
 def scores():
     rng = np.random.default_rng(0)
     labels = (rng.random((2, 500)) < [[0.3], [0.1]]).astype(np.uint8)
-    return scoring.Scores(
+    return outputs.Scores(
         logits=(rng.normal(size=(3, 2, 500)) + labels).astype(np.float32), labels=labels
     )
 
@@ -176,4 +176,4 @@ def test_an_empty_split_is_told(small_store):
             return 0
 
     with pytest.raises(UserError, match="no rows to score"):
-        scoring.score_split(None, None, Empty(), PREFERENCES, make_mesh(), batch_size=300)
+        outputs.score_split(None, None, Empty(), PREFERENCES, make_mesh(), batch_size=300)

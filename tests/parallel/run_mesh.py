@@ -17,7 +17,7 @@ from benchmarks.parts import Parts, make_parts
 from hyperrec_jax.data.readers.rows import TrainingReader
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation import metrics
-from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.parallel import distributed, processes
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.parallel.mesh import place_batch

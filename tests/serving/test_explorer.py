@@ -13,7 +13,7 @@ from hyperrec_jax.commands import explore
 from hyperrec_jax.config.resolve import create_model
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import suggest_preference
-from hyperrec_jax.evaluation.scoring import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.serving import Preprocessor
 from hyperrec_jax.serving.explorer.answers import Explorer
 from hyperrec_jax.serving.explorer.app import create_app

@@ -17,10 +17,10 @@ from hyperrec_jax.commands import rank as rank_command
 from hyperrec_jax.data.schema import GoalField
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
-from hyperrec_jax.preference.list_score import structured_score
+from hyperrec_jax.preference.expected_gain import structured_score
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.http import create_app
-from hyperrec_jax.training.scorer import LIST_SCORER, fit_scorer, kept_scorer
+from hyperrec_jax.training.fit_scorer import LIST_SCORER, fit_scorer, kept_scorer
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config

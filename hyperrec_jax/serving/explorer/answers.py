@@ -18,7 +18,7 @@ from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.list_scorer import centre
 from hyperrec_jax.evaluation.measures import mean_losses, measure
-from hyperrec_jax.evaluation.scoring import Scores
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices, predict_all

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.preference.list_score import (
+from hyperrec_jax.preference.expected_gain import (
     expected_gain,
     gain_scales,
     log_expected_gain,
