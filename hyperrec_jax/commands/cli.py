@@ -54,6 +54,18 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--import", action=_Import, metavar="FILE", help=_IMPORT)
 
 
+def add_dialect(parser: argparse.ArgumentParser) -> None:
+    """Adds `--separator` and `--encoding` of a CSV input; `make_dialect` reads them."""
+    parser.add_argument(
+        "--separator", default=",", help="of a CSV input, such as ';' or '\\t' (default: a comma)"
+    )
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="of a CSV input, such as utf-16 or latin-1 (default: %(default)s)",
+    )
+
+
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command's `main` and exits with its return value, or as `EXIT_CODES` says.
 

@@ -37,14 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="columns of the input to copy, separated by commas (default: the column that the "
         "training data named as the list of a row, if the input has it)",
     )
+    cli.add_dialect(parser)
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
     import numpy as np
 
     from hyperrec_jax.api.load import load_predictor as load
+    from hyperrec_jax.data.csv_reader import make_dialect
     from hyperrec_jax.preference.grid import parse_preferences
     from hyperrec_jax.serving.scoring_files import predict_file
 
+    dialect = make_dialect("--", arguments.separator, arguments.encoding, from_options=True)
     predictor = load(arguments.workdir)
     if arguments.preference and not predictor.conditioned:
         name = predictor.config["model"]["name"]
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     keep = None if arguments.keep is None else [name for name in arguments.keep.split(",") if name]
     rows = predict_file(
-        predictor, arguments.input, arguments.output, preferences.astype(np.float32), keep
+        predictor, arguments.input, arguments.output, preferences.astype(np.float32), keep, dialect
     )
     under = "1 preference" if len(preferences) == 1 else f"{len(preferences)} preferences"
     print(f"{arguments.output}: {rows:,} rows" + f" under {under}" * predictor.conditioned)

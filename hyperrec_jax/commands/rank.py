@@ -44,14 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="expected_gain",
         help="how the score is made: expected_gain, log_odds or product (default: %(default)s)",
     )
+    cli.add_dialect(parser)
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
     import numpy as np
 
     from hyperrec_jax.api.load import load_predictor
+    from hyperrec_jax.data.csv_reader import make_dialect
     from hyperrec_jax.preference.grid import parse_preferences
     from hyperrec_jax.serving.scoring_files import rank_file
 
+    dialect = make_dialect("--", arguments.separator, arguments.encoding, from_options=True)
     predictor = load_predictor(arguments.workdir)
     preferences = (
         parse_preferences(arguments.preference, len(predictor.tasks))
@@ -68,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.group,
         [name for name in arguments.keep.split(",") if name],
         arguments.fusion,
+        dialect,
     )
     print(f"{arguments.output}: {rows:,} rows, ordered within their lists by {arguments.fusion}")
     return 0

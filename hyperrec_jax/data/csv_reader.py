@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -21,7 +21,6 @@ from hyperrec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_NAME_IT = "add `{}` to the description, or convert the file to UTF-8 with commas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +45,53 @@ class Dialect:
     Attributes:
       separator: The character between two cells.
       encoding: A name that Python knows, such as `utf-8`, `utf-16` or `latin-1`.
+      from_options: Whether both are options of a command, and not keys of a description.
     """
 
     separator: str = ","
     encoding: str = "utf-8"
+    from_options: bool = False
 
     @property
     def is_utf8(self) -> bool:
         return codecs.lookup(self.encoding).name == "utf-8"
 
+    def advice(self, name: str, value: str) -> str:
+        """How the user says that a file has another separator or encoding."""
+        told = (
+            f"`--{name} {value}`" if self.from_options else f"`{name}: {value}` to the description"
+        )
+        return f"add {told}, or convert the file to UTF-8 with commas"
 
-_COMMAS = Dialect()
+
+def make_dialect(
+    where: str, separator: Any = ",", encoding: Any = "utf-8", from_options: bool = False
+) -> Dialect:
+    """A dialect of what a user wrote; `\\t` stands for the tab.
+
+    Args:
+      where: Begins the messages.
+
+    Raises:
+      UserError: the separator is not one character, or there is no such encoding.
+    """
+    separator = "\t" if separator == "\\t" else separator
+    one = isinstance(separator, str) and len(separator) == 1 and separator.isascii()
+    if not one or separator in '"\r\n':
+        raise UserError(
+            f'{where}separator: {separator!r} is not one character, such as ";" or "\\t"'
+        )
+    try:
+        known = "a".encode(encoding).decode(encoding) == "a"
+    except (LookupError, TypeError, ValueError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{where}encoding: {encoding!r} is not one, such as utf-16 or latin-1")
+    return Dialect(separator, str(encoding), from_options)
+
+
+COMMAS = Dialect()
+"""What a CSV file is unless something else is said."""
 
 
 def plain_file(path: Path) -> TextFile:
@@ -79,7 +114,7 @@ def read_csv(
     exact: bool = True,
     nullable: Collection[str] = (),
     advice: str = CORRECT_IT,
-    dialect: Dialect = _COMMAS,
+    dialect: Dialect = COMMAS,
 ) -> Iterator[Chunk]:
     """Streams a CSV file, parsed on several cores, a few megabytes at a time.
 
@@ -119,10 +154,10 @@ def read_csv(
             raise UserError(f"{file.name}: has no rows; download or export the file again")
 
 
-def header_of(file: TextFile) -> list[str]:
+def header_of(file: TextFile, dialect: Dialect = COMMAS) -> list[str]:
     """The names in the first line of a file; none if it can't be read, which `read_csv` tells."""
     try:
-        return next((cells for cells in _cells(file, _COMMAS) if cells), [])
+        return next((cells for cells in _cells(file, dialect) if cells), [])
     except (csv.Error, UnicodeError, OSError, EOFError, zlib.error):
         return []
 
@@ -174,7 +209,7 @@ def _check_header(
     with file.open() as raw:
         start = raw.read(4)
     if start[:2] in _UTF_16 and not dialect.encoding.lower().startswith(("utf-16", "utf16")):
-        raise UserError(f"{file.name}: is UTF-16 text; {_NAME_IT.format('encoding: utf-16')}")
+        raise UserError(f"{file.name}: is UTF-16 text; {dialect.advice('encoding', 'utf-16')}")
     try:
         names = next((cells for cells in _cells(file, dialect) if cells), [])
     except csv.Error as error:
@@ -190,7 +225,7 @@ def _check_header(
     if missing:
         if any(map(_is_broken, names)):
             raise _not_in_encoding(file, dialect)
-        _hint_at_separator(file, columns, names)
+        _hint_at_separator(file, columns, names, dialect)
         raise UserError(
             f"{file.name}: its header lacks column {missing[0]!r}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
@@ -210,21 +245,21 @@ def _cells(file: TextFile, dialect: Dialect) -> Iterator[list[str]]:
 
 
 def _hint_at_separator(
-    file: TextFile, columns: Mapping[str, pa.DataType], names: Sequence[str]
+    file: TextFile, columns: Mapping[str, pa.DataType], names: Sequence[str], dialect: Dialect
 ) -> None:
     """Raises a UserError where a header would be complete with another separator."""
     for separator, told in ((";", '";"'), ("\t", r'"\t"'), ("|", '"|"'), (",", '","')):
         if set(columns) <= {part.strip('" ') for name in names for part in name.split(separator)}:
             raise UserError(
                 f"{file.name}: its columns are separated by {told}; "
-                + _NAME_IT.format(f"separator: {told}")
+                + dialect.advice("separator", told)
             )
 
 
 def _not_in_encoding(file: TextFile, dialect: Dialect) -> UserError:
     return UserError(
-        f"{file.name}: is not {dialect.encoding} text; name the encoding that it is in, such as "
-        "`encoding: latin-1`, in the description, or convert the file to UTF-8"
+        f"{file.name}: is not {dialect.encoding} text; name the encoding it is in; if latin-1, "
+        + dialect.advice("encoding", "latin-1")
     )
 
 
@@ -281,7 +316,7 @@ def _is_broken(text: str) -> bool:
 
 def _refusal(cell: str, dtype: pa.DataType) -> str | None:
     if _is_broken(cell):
-        return "is not UTF-8 text; convert the file, or name its encoding in the description"
+        return "is not UTF-8 text; convert the file, or name its encoding"
     if pa.types.is_string(dtype):
         return None
     try:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hyperrec_jax.data.checks import unseen_warnings
-from hyperrec_jax.data.csv_reader import header_of, plain_file, read_csv
+from hyperrec_jax.data.csv_reader import COMMAS, Dialect, header_of, plain_file, read_csv
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import FUSIONS, ranks
@@ -31,6 +31,7 @@ def predict_file(
     target: Path,
     preferences: np.ndarray,
     keep: Sequence[str] | None = None,
+    dialect: Dialect = COMMAS,
 ) -> int:
     """Writes the probabilities and the list scores of all rows of a file, in its order.
 
@@ -51,12 +52,12 @@ def predict_file(
     Raises:
       UserError: the input is not as the model needs it, or the output can't be written.
     """
-    keep = check_files(predictor, source, target, keep)
+    keep = check_files(predictor, source, target, keep, dialect)
     names = _names(predictor, preferences, keep)
     rows = 0
     with explain_write_errors(target), written_whole(target) as file:
         writer = None
-        for result in score_batches(predictor, source, preferences, keep, names):
+        for result in score_batches(predictor, source, preferences, keep, names, dialect=dialect):
             writer = writer or _writer(file, target, result.schema)
             writer.write_table(result)
             rows += result.num_rows
@@ -73,6 +74,7 @@ def rank_file(
     group: str | None = None,
     keep: Sequence[str] | None = None,
     fusion: str = FUSIONS[0],
+    dialect: Dialect = COMMAS,
 ) -> int:
     """Writes the rows of a file ordered within their lists, lists in order of appearance.
 
@@ -88,6 +90,7 @@ def rank_file(
       group: The column that names a row's list; None for that of the training data.
       keep: Other columns of the input to copy.
       fusion: How the score is made; see `evaluation.list_scorer`.
+      dialect: How a CSV input is written.
 
     Returns:
       The number of rows.
@@ -100,11 +103,12 @@ def rank_file(
     group = group or predictor.preprocess.schema.group
     if group is None:
         raise UserError("--group: the data names no column that tells which rows are a list; do so")
-    keep = check_files(predictor, source, target, list(dict.fromkeys([*(keep or ()), group])))
+    keep = list(dict.fromkeys([*(keep or ()), group]))
+    check_files(predictor, source, target, keep, dialect)
     preferences = preference[None]
     names = _names(predictor, preferences, [*keep, "row", "rank"])
     table = pa.concat_tables(
-        list(score_batches(predictor, source, preferences, keep, names, fusion))
+        list(score_batches(predictor, source, preferences, keep, names, fusion, dialect))
     )
     ids = group_ids(table, group, len(table), where=str(source))
     assert ids is not None
@@ -126,6 +130,7 @@ def score_batches(
     keep: Sequence[str],
     names: Sequence[str],
     fusion: str = FUSIONS[0],
+    dialect: Dialect = COMMAS,
 ) -> Iterator[pa.Table]:
     """Scores a file a few megabytes at a time: the columns to keep, then those of `names`.
 
@@ -133,7 +138,7 @@ def score_batches(
       UserError: the input is not as the model needs it.
     """
     rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.categorical), np.int64)
-    for table in _read(source, predictor, keep):
+    for table in _read(source, predictor, keep, dialect):
         encoded = predictor.preprocess(table, str(source), rows)
         scored = predictor.score_encoded(encoded, preferences, fusion)
         parts = [scored.probabilities.transpose(0, 2, 1)]
@@ -150,7 +155,11 @@ def score_batches(
 
 
 def check_files(
-    predictor: Predictor, source: Path, target: Path, keep: Sequence[str] | None
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    keep: Sequence[str] | None,
+    dialect: Dialect = COMMAS,
 ) -> list[str]:
     """Refuses a target that can't be written; returns the columns to keep.
 
@@ -166,15 +175,15 @@ def check_files(
     if keep is not None:
         return list(keep)
     group = predictor.preprocess.schema.group
-    return [group] if group and group in _column_names(source) else []
+    return [group] if group and group in _column_names(source, dialect) else []
 
 
-def _column_names(source: Path) -> list[str]:
+def _column_names(source: Path, dialect: Dialect) -> list[str]:
     """The columns of a file; none if it can't be read, which its reader then tells."""
     try:
-        if source.suffix == ".parquet":
+        if source.suffix.lower() == ".parquet":
             return list(pq.read_schema(source).names)
-        return header_of(plain_file(source)) if source.is_file() else []
+        return header_of(plain_file(source), dialect) if source.is_file() else []
     except (pa.ArrowInvalid, OSError):
         return []
 
@@ -194,14 +203,21 @@ def _names(predictor: Predictor, preferences: np.ndarray, others: Sequence[str])
     return names
 
 
-def _read(source: Path, predictor: Predictor, keep: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _read(
+    source: Path, predictor: Predictor, keep: Sequence[str], dialect: Dialect
+) -> Iterator[pa.RecordBatch]:
     types = {name: pa.string() for name in keep} | predictor.preprocess.column_types()
-    if source.suffix != ".parquet":
+    if source.suffix.lower() != ".parquet":
         if not source.is_file():
             raise UserError(f"--input {source}: no such file")
         nullable = predictor.preprocess.nullable()
         for chunk in read_csv(
-            plain_file(source), types, header=True, exact=False, nullable=nullable
+            plain_file(source),
+            types,
+            header=True,
+            exact=False,
+            nullable=nullable,
+            dialect=dialect,
         ):
             yield chunk.batch
         return

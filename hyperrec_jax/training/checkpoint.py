@@ -136,8 +136,8 @@ def check_checkpoints(workdir: Path, template: TrainState) -> Progress:
       The progress at the newest checkpoint that tells it; a new one where there is none.
 
     Raises:
-      UserError: a checkpoint is of another model, or only a selected model is there, which a run
-        from the start would replace.
+      UserError: a checkpoint is of another model; only a selected model is there, which a run
+        from the start would replace; or the selected model is gone.
     """
     wanted = {LATEST: template, BEST: template.variables}
     steps = {name: saved_steps(workdir, name) for name in wanted}
@@ -153,8 +153,16 @@ def check_checkpoints(workdir: Path, template: TrainState) -> Progress:
         folder = workdir / LATEST / str(step) / "progress"
         with contextlib.suppress(Exception):  # damaged: found out when the checkpoint is read
             record = ocp.JsonCheckpointHandler().restore(epath.Path(folder))
-            return _parse_progress(record)[0]
-    return Progress()
+            progress = _parse_progress(record)[0]
+            break
+    else:
+        return Progress()
+    if progress.best_step and not steps[BEST]:
+        raise UserError(
+            f"--workdir {workdir}: holds no selected model, though step {progress.best_step} was "
+            f"selected; put its folder `{BEST}` back, or train in another folder"
+        )
+    return progress
 
 
 def _refuse_another_model(folder: Path, template: Any) -> None:

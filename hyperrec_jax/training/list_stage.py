@@ -15,7 +15,6 @@ import numpy as np
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.split import Split
-from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_value import list_value
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
@@ -31,9 +30,6 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
       state: The last state of the first stage.
       progress: Up to it; updated in place.
       checkpoints: Checkpoints of the run; the new state is saved in them.
-
-    Raises:
-      UserError: the selected model of the first stage is not there.
     """
     assert run.lists is not None
     template = jax.tree.map(
@@ -41,11 +37,7 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
         state.variables,
     )
     selected = checkpoints.restore_best(template)
-    if selected is None:
-        raise UserError(
-            "the run has no selected model for its second stage to begin with; put its folder "
-            "`best` back, or train in another workdir"
-        )
+    assert selected is not None  # what opened the folder has checked it
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     optimizer = run.lists.optimizer
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import hyperrec_jax
-from hyperrec_jax.commands import predict
+from hyperrec_jax.commands import predict, rank
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import scoring_files
 from hyperrec_jax.serving.artefact import write_manifest
@@ -59,7 +59,26 @@ def test_parquet_in_chunks_under_several_preferences(exported_model, log, tmp_pa
     np.testing.assert_allclose(found[..., 2], expected.T, atol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("command", [predict, rank])
+def test_another_separator_and_encoding(exported_model, log, tmp_path, command):
+    lines = log.read_text().splitlines()[:21]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    odd = tmp_path / "odd.csv"
+    odd.write_bytes("\n".join(lines).replace(",", ";").encode("utf-16"))
+    found = {}
+    for name, *options in (("rows.csv",), ("odd.csv", "--separator=;", "--encoding=utf-16")):
+        files = ["--input", str(tmp_path / name), "--output", str(tmp_path / "scores.parquet")]
+        assert command.main(["--workdir", str(exported_model), *files, *options]) == 0
+        found[name] = pl.read_parquet(tmp_path / "scores.parquet")
+    assert found["rows.csv"].equals(found["odd.csv"])
+    assert len(found["odd.csv"]) == 20
+    with pytest.raises(UserError, match="is UTF-16 text; add `--encoding utf-16`"):
+        command.main(["--workdir", str(exported_model), *files])
+    with pytest.raises(UserError, match=r"--separator: ',,' is not one character"):
+        command.main(["--workdir", str(exported_model), *files, "--separator=,,"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET"])
 def test_gaps_where_the_model_allows_them(exported_model, tmp_path, suffix):
     model = shutil.copytree(exported_model, tmp_path / "model") / "model.json"
     manifest = json.loads(model.read_text())

@@ -185,7 +185,10 @@ def test_separators_and_encodings(separator, encoding):
         ("id\tx\tname\n1\t2\ta\n", r'separated by "\\t"; add `separator: "\\t"` to the desc'),
         ('"id"|"x"|"name"\n1|2|a\n', r'separated by "\|"'),
         ("id,x,name\n1,2,a\n".encode("utf-16"), "is UTF-16 text; add `encoding: utf-16`"),
-        ("id,x,namé\n1,2,a\n".encode("latin-1"), "is not utf-8 text; name the encoding"),
+        (
+            "id,x,namé\n1,2,a\n".encode("latin-1"),
+            "is not utf-8 text; name the enc.* add `encoding",
+        ),
         ("id,x,name\n1,2,é\n".encode("latin-1"), "row 1, column 'name': .* is not UTF-8 text"),
     ],
 )

@@ -101,6 +101,16 @@ def test_a_selected_model_is_never_replaced_by_a_run_from_the_start(small_store,
     assert tree(run) == before
 
 
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_run_whose_selected_model_is_gone_is_refused(small_store, run, epochs):
+    shutil.rmtree(run / "best")
+    before = tree(run)
+    config = tiny_config(small_store, **TREE | {"train__epochs": epochs})
+    with pytest.raises(UserError, match=r"holds no selected model, though step \d+ was selected"):
+        train(config, run, small_store)
+    assert tree(run) == before
+
+
 def test_checkpoints_without_their_config_are_not_taken_over(small_store, run):
     (run / "config.json").unlink()
     before = tree(run)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from hyperrec_jax.data.columns import SPLITS
-from hyperrec_jax.data.csv_reader import Dialect
+from hyperrec_jax.data.csv_reader import Dialect, make_dialect
 from hyperrec_jax.data.source import NumericalColumn
 from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
 from hyperrec_jax.errors import UserError
@@ -132,9 +132,8 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
         goals=_goals(path, values),
         weight=None if values.get("weight") is None else _text(path, "weight", values["weight"]),
         group=None if values.get("group") is None else _text(path, "group", values["group"]),
-        dialect=Dialect(
-            _separator(path, values.get("separator", ",")),
-            _encoding(path, values.get("encoding", "utf-8")),
+        dialect=make_dialect(
+            f"{path}: ", values.get("separator", ","), values.get("encoding", "utf-8")
         ),
     )
     if not description.categorical and not description.numerical:
@@ -203,22 +202,6 @@ def _numerical(path: Path, entry: Any) -> NumericalColumn:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, float | int) and abs(value) <= float(np.finfo(np.float32).max)
-
-
-def _separator(path: Path, value: Any) -> str:
-    value = "\t" if value == "\\t" else value
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in '"\r\n':
-        raise UserError(f'{path}: separator: {value!r} is not one character, such as ";" or "\\t"')
-    return value
-
-
-def _encoding(path: Path, value: Any) -> str:
-    try:
-        if "a".encode(value).decode(value) == "a":
-            return str(value)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        pass
-    raise UserError(f"{path}: encoding: {value!r} is not one, such as utf-16 or latin-1")
 
 
 def _refuse_unknown(path: Path, values: dict[Any, Any], known: set[str], what: str) -> None:
