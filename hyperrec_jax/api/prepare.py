@@ -31,6 +31,7 @@ def prepare(
     missing: Mapping[str, float] | None = None,
     group: str | None = None,
     weight: str | None = None,
+    split: Mapping[str, Any] | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
 ) -> Store:
@@ -50,8 +51,11 @@ def prepare(
       missing: The number that stands for a missing one, by column; elsewhere it is an error.
       group: Column of the list that a row belongs to, such as a search; a group stays whole.
       weight: Column that says how much a row counts, numbers of at least 0.
-      validation_fraction: Share of the groups (rows without any) that selects the model, in (0, 1).
-      test_fraction: Share that is kept for the test, in (0, 1).
+      split: How to split by time, such as `{"by": "time", "column": "ts", "test": "7d",
+        "validation": "7d"}`: the newest rows are the test. Durations, shares or dates.
+      validation_fraction: Share of the groups (rows without any) that selects the model, in (0, 1);
+        where `split` does not say how much.
+      test_fraction: Share that is kept for the test, in (0, 1); where `split` does not say.
 
     Warns:
       UserWarning: Many values of a field are in no training row, or a column tells a label.
@@ -69,7 +73,6 @@ def prepare(
     values: dict[str, Any] = {
         "name": folder.name,
         "files": {"train": "rows.parquet"},
-        "test_fraction": test_fraction,
         "categorical": list(categorical),
         "numerical": [
             {"name": name, "log1p": name in log1p, "missing": missing.get(name)}
@@ -82,13 +85,17 @@ def prepare(
         values["goals"] = [goal if isinstance(goal, str) else dict(goal) for goal in goals]
     if weight is not None:
         values["weight"] = weight
+    if split is not None:
+        values["split"] = dict(split)
+    if not (split and split.get("test")):
+        values["test_fraction"] = test_fraction
     path = folder / "description.json"
     description = parse_description(path, values)
     table = to_table(rows)
     # Nothing takes its name, and no folder stays, before the store is made.
     with _new_folder(folder), explain_write_errors(folder), contextlib.ExitStack() as files:
         text = files.enter_context(written_whole(path))
-        text.write(json.dumps(values, indent=1).encode())
+        text.write(json.dumps(values, indent=1, default=str).encode())
         kept = files.enter_context(written_whole(folder / "rows.parquet"))
         identity = write_frame(table, description, kept)
         source = frame_source(description, Path(kept.name), identity)

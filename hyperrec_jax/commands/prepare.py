@@ -18,6 +18,7 @@ from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.registry import SOURCES
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.times import moment
 from hyperrec_jax.evaluation.leaks import leak_warnings
 
 _FIELDS_TOLD = 8
@@ -58,6 +59,7 @@ def summary(store: Store) -> str:
             f"{name:<12}{len(split):>14,}"
             + "".join(_labels(schema, split, goal, width) for goal in range(schema.num_tasks))
         )
+    lines += _times(store)
     if schema.label_dtype != "uint8":
         lines.append("of each goal: rows with a label, and their share of positives or their mean")
     if schema.best_auc:
@@ -76,6 +78,17 @@ def summary(store: Store) -> str:
             "best AUC: that of the true probabilities on the test split; beaten only by chance"
         )
     return "\n".join(lines)
+
+
+def _times(store: Store) -> list[str]:
+    """When the rows of each split happened, where the data was split by time."""
+    ranges = {name: store.split(name).times for name in SPLITS}
+    told = [
+        f"{name}: from {moment(times[0])} to {moment(times[1])} (UTC)"
+        for name, times in ranges.items()
+        if times is not None
+    ]
+    return ["", *told] if told else []
 
 
 def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:

@@ -66,6 +66,8 @@ def encode_parts(parts: Sequence[Part], survey: Survey, writer: StoreWriter) -> 
                     columns["true_probability"] = rows.true_probability
                 if rows.weights is not None:
                     columns["weight"] = rows.weights
+                if rows.times is not None:
+                    columns["time"] = rows.times
                 for split, chosen in splits.items():
                     if chosen.all():
                         writer.append(split, columns)

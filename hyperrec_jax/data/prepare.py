@@ -22,7 +22,7 @@ from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.schema import CategoricalField, Schema
 from hyperrec_jax.data.source import Source
-from hyperrec_jax.data.staging import STAGING_VERSION, Part, open_staging, stage
+from hyperrec_jax.data.staging import STAGING_VERSION, Part, open_staging, split_up, stage
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter, refuse_foreign_folder
 from hyperrec_jax.data.survey import best_auc, survey_of
@@ -37,7 +37,8 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
       output: Folder of the store; a store that is there is replaced, or kept if it is of this
         very source.
       validation_fraction: Share of the training groups that becomes the validation split where
-        the source has none of its own, in [0, 1).
+        the source has none of its own, in [0, 1); a source that is split by time may say how much
+        of the rows before its test split that is.
 
     Raises:
       UserError: The input is unusable, or `output` cannot be written.
@@ -50,7 +51,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
         )
         if split not in source.splits
     }
-    if validation_fraction < 0 or not sum(set_aside.values()) < 1:
+    if not 0 <= validation_fraction < 1 or not sum(set_aside.values()) < 1:
         raise UserError(
             f"validation fraction {validation_fraction}: must be at least 0 and leave rows to train"
         )
@@ -67,13 +68,11 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
     staging = output.with_name(output.name + ".staging")
     with explain_write_errors(output), open_staging(staging, provenance):
         parts = [
-            Part(
-                name,
-                stage(source, name, read, staging),
-                len(source.categorical),
-                set_aside if name == "train" else {},
-            )
+            Part(name, stage(source, name, read, staging), len(source.categorical))
             for name, read in source.splits.items()
+        ]
+        parts = [
+            split_up(part, source, set_aside) if part.name == "train" else part for part in parts
         ]
         survey = survey_of(source, parts)
         schema = Schema(
@@ -109,6 +108,8 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         source.weight,
         sorted(source.splits),
         validation_fraction,
+        *([dataclasses.astuple(source.time_split)] if source.time_split else []),
+        *([] if "test" in source.splits else [source.test_fraction]),
     ]
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from hyperrec_jax.data.schema import GoalField
+from hyperrec_jax.data.time_split import TimeSplit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Rows:
       groups: Group of each row, int64 [row], where the source has groups.
       true_probability: f32 [row, goal], where the source knows it.
       weights: Weight of each row, f32 [row], where the source has weights.
+      times: When each row happened, int64 [row] in microseconds since 1970, where the source is
+        split by time.
     """
 
     categorical: tuple[pa.Array, ...]
@@ -30,6 +33,7 @@ class Rows:
     groups: np.ndarray | None = None
     true_probability: np.ndarray | None = None
     weights: np.ndarray | None = None
+    times: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Source:
         source does not have.
       goals: What the labels are; all binary by default.
       weight: Name of the column of row weights, or None.
+      time_split: How the training rows are split by time; None for a split by groups.
     """
 
     name: str
@@ -82,3 +87,4 @@ class Source:
     test_fraction: float = 0.0
     goals: tuple[GoalField, ...] = ()
     weight: str | None = None
+    time_split: TimeSplit | None = None

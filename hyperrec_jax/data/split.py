@@ -31,6 +31,8 @@ class Split:
       both_positive: Number of rows in which two labels are positive, `[goal][goal]`, symmetric.
       statistics: Statistics of the labels of each goal.
       unseen: Number of rows of each categorical field whose value no training row has (id 0).
+      times: Times of the oldest and the newest row, in microseconds since 1970; None where the data
+        was not split by time.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Split:
         statistics: Sequence[Mapping[str, Any]],
         unseen: Sequence[int],
         checksums: Sequence[int],
+        times: tuple[int, int] | None = None,
     ):
         self.path = path
         self.positives = tuple(positives)
         self.both_positive = tuple(map(tuple, both_positive))
         self.statistics = tuple(map(Statistics.from_json, statistics))
         self.unseen = tuple(unseen)
+        self.times = None if times is None else (int(times[0]), int(times[1]))
         self._rows = rows
         self._columns = {column.name: column for column in columns}
         self._checksums = np.asarray(checksums, np.uint32)

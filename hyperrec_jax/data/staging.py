@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from hyperrec_jax.data.files import written_whole
 from hyperrec_jax.data.locks import take
 from hyperrec_jax.data.mixing import mix64
 from hyperrec_jax.data.source import ReadRows, Rows, Source
+from hyperrec_jax.data.time_split import Cuts, TimesAndGroups
 from hyperrec_jax.errors import UserError
 
 STAGING_VERSION = 3
@@ -106,6 +107,7 @@ def _to_record_batch(rows: Rows) -> pa.RecordBatch:
         "group": rows.groups,
         "true_probability": rows.true_probability,
         "weight": rows.weights,
+        "time": rows.times,
     }
     for name, matrix in matrices.items():
         if matrix is not None and matrix.size:
@@ -121,7 +123,7 @@ def _from_record_batch(batch: pa.RecordBatch, num_fields: int) -> Rows:
         return batch[name].flatten().to_numpy().reshape(batch.num_rows, -1)
 
     numerical, labels, groups = matrix("numerical"), matrix("labels"), matrix("group")
-    weights = matrix("weight")
+    weights, times = matrix("weight"), matrix("time")
     assert labels is not None
     return Rows(
         categorical=tuple(batch[f"categorical_{i}"] for i in range(num_fields)),
@@ -130,17 +132,31 @@ def _from_record_batch(batch: pa.RecordBatch, num_fields: int) -> Rows:
         groups=None if groups is None else groups[:, 0],
         true_probability=matrix("true_probability"),
         weights=None if weights is None else weights[:, 0],
+        times=None if times is None else times[:, 0],
     )
+
+
+Choose = Callable[[Rows, np.ndarray], dict[str, np.ndarray]]
+"""`choose(rows, row numbers)`: which rows are set aside for each of some splits, bool [row]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A staged split of the source, parts of which may be set aside for other splits."""
+    """A staged split of the source, parts of which may be set aside for other splits.
+
+    Attributes:
+      name: Name of the split.
+      path: The staged file.
+      num_fields: Number of its categorical fields.
+      choose: Sets rows aside for other splits; None for none.
+      wanted: The splits that it sets rows aside for and that must get some.
+    """
 
     name: str
     path: Path
     num_fields: int
-    set_aside: Mapping[str, float]
+    choose: Choose | None = None
+    wanted: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         with self._open() as reader:
@@ -153,9 +169,20 @@ class Part:
             for i in range(reader.num_record_batches):
                 rows = _from_record_batch(reader.get_batch(i), self.num_fields)
                 numbers = i * _CHUNK_ROWS + np.arange(len(rows.labels))
-                chosen = set_aside(numbers if rows.groups is None else rows.groups, self.set_aside)
+                chosen = self.choose(rows, numbers) if self.choose else {}
                 rest = ~np.any([*chosen.values(), np.zeros(len(numbers), bool)], axis=0)
                 yield rows, {self.name: rest, **chosen}
+
+    def times(self) -> Iterator[TimesAndGroups]:
+        """When the rows of each chunk happened, and their groups; reads nothing else."""
+        with self._open() as reader:
+            names = [name for name in ("time", "group") if name in reader.schema.names]
+            fields = sorted(map(reader.schema.get_field_index, names))
+        with self._open(pa.ipc.IpcReadOptions(included_fields=fields)) as reader:
+            for i in range(reader.num_record_batches):
+                batch = reader.get_batch(i)
+                columns = {name: batch[name].flatten().to_numpy() for name in names}
+                yield columns["time"], columns.get("group")
 
     def has_gaps(self) -> bool:
         """Whether a label is missing."""
@@ -178,19 +205,49 @@ def set_aside(units: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np
     """Which groups (or rows) are set aside for each of some splits: bool, shaped like `units`.
 
     A hash decides, so that a group stays whole, wherever its rows are and whatever else there is.
+    The test split takes the highest hashes and the validation split the lowest, so that neither
+    moves with the share of the other.
 
     Args:
       units: Group ids or row numbers, integers.
-      fractions: Expected share of each split; their sum is below 1.
+      fractions: Expected share of `test`, `validation` or both; their sum is below 1.
     """
     place = mix64(units)
-    chosen, low = {}, 0.0
+    chosen = {}
     for split, fraction in fractions.items():
-        high = low + fraction
-        begin, end = (np.uint64(int(bound * 2**64)) for bound in (low, high))
-        chosen[split] = (place >= begin) & (place < end)
-        low = high
+        of_hashes = int(fraction * 2**64)
+        if split == "test":
+            chosen[split] = place > np.uint64(2**64 - 1 - of_hashes)
+        else:
+            chosen[split] = place < np.uint64(of_hashes)
     return chosen
+
+
+def split_up(part: Part, source: Source, fractions: Mapping[str, float]) -> Part:
+    """The training part with rows set aside, by time or by a hash of groups or row numbers.
+
+    Args:
+      part: The staged training rows.
+      source: Where they come from.
+      fractions: The splits that are set aside and their shares; a source that is split by time may
+        say otherwise.
+    """
+    by_time = source.time_split
+    wanted: list[str] = []
+    if by_time is not None:
+        wanted = [name for name, share in fractions.items() if share or getattr(by_time, name)]
+        cuts = Cuts(by_time, fractions, part.times)
+
+        def choose(rows: Rows, numbers: np.ndarray) -> dict[str, np.ndarray]:
+            assert rows.times is not None, "a source that is split by time has times"
+            return cuts.masks(rows.times, rows.groups)
+
+    else:
+
+        def choose(rows: Rows, numbers: np.ndarray) -> dict[str, np.ndarray]:
+            return set_aside(numbers if rows.groups is None else rows.groups, fractions)
+
+    return dataclasses.replace(part, choose=choose, wanted=tuple(wanted))
 
 
 def progress_bar(what: str, rows: int) -> tqdm:

@@ -46,9 +46,14 @@ class _SplitWriter:
         self.labels = LabelStatistics(self._buffers["labels"].shape[1])
         self.unseen = np.zeros(next(c.width for c in columns if c.name == "categorical"), np.int64)
         self.checksums: list[int] = []
+        self.times: tuple[int, int] | None = None
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
         rows = len(columns["labels"])
+        if "time" in columns:
+            first, last = int(columns["time"].min()), int(columns["time"].max())
+            before = self.times or (first, last)
+            self.times = min(first, before[0]), max(last, before[1])
         start = 0
         while start < rows:
             taken = min(ROWS_PER_RECORD_BATCH - self._filled, rows - start)
@@ -122,7 +127,8 @@ class StoreWriter:
 
     def append(self, split: str, columns: Mapping[str, np.ndarray]) -> None:
         """Adds rows to a split; `columns` are the arrays of a `Batch`, `group` int64 [rows] and
-        `true_probability` f32 [rows, goal] where the schema has them."""
+        `true_probability` f32 [rows, goal] where the schema has them, and `time` int64 [rows],
+        microseconds since 1970, of which the range alone is kept."""
         with explain_write_errors(self._path):
             self._splits[split].append(columns)
 
@@ -163,6 +169,7 @@ class StoreWriter:
                     "statistics": [s.to_json() for s in writer.labels.of_goals()],
                     "unseen": writer.unseen.tolist(),
                     "checksums": writer.checksums,
+                    **({"times": writer.times} if writer.times else {}),
                 }
                 for split, writer in self._splits.items()
             },

@@ -1,7 +1,7 @@
 """Survey: vocabularies, means and standard deviations of the training rows, and of them alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -74,22 +74,19 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
     distinct = [_Distinct() for _ in source.categorical]
     moments = _Moments(len(source.numerical))
     log1p = np.array([column.log1p for column in source.numerical], bool)
-    seen = 0
+    counts: dict[str, int] = {}
     with progress_bar("surveying the training rows", len(train)) as progress:
         for rows, splits in train.chunks():
+            for name, chosen in splits.items():
+                counts[name] = counts.get(name, 0) + int(chosen.sum())
             keep = splits["train"]
             if keep.any():
-                seen += int(keep.sum())
                 mask = pa.array(keep)
                 for field, values in zip(distinct, rows.categorical, strict=True):
                     field.add(values.filter(mask))
                 moments.add(apply_log1p(rows.numerical[keep], log1p))
             progress.update(len(keep))
-    if seen == 0:
-        raise UserError(
-            f"{source.name}: no training rows are left beside the rows set aside; "
-            "use a smaller validation fraction, or more data"
-        )
+    _require_rows(source, counts, train.wanted)
     std = moments.std()
     return Survey(
         vocabulary=tuple(field.sorted() for field in distinct),
@@ -104,6 +101,27 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
             for i, column in enumerate(source.numerical)
         ),
     )
+
+
+def _require_rows(source: Source, counts: Mapping[str, int], wanted: Collection[str]) -> None:
+    """Refuses a split without rows.
+
+    Args:
+      source: Where the rows come from.
+      counts: Rows of the training part by the split that they go to.
+      wanted: The splits that must get some.
+    """
+    if not counts["train"]:
+        raise UserError(
+            f"{source.name}: no training rows are left beside the rows set aside; "
+            "use a smaller validation fraction, or more data"
+        )
+    for name in wanted:
+        if not counts[name]:
+            raise UserError(
+                f"{source.name}: the {name} split gets no row by its time; choose another date, "
+                "duration or share"
+            )
 
 
 def apply_log1p(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ from hyperrec_jax.data.sources.description import (
 )
 from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
+from hyperrec_jax.data.time_split import TimeSplit
+from hyperrec_jax.data.times import to_times
 from hyperrec_jax.errors import UserError
 
 _ADVICE = "correct it, or see `hyperrec prepare csv --help` on text and gaps"
@@ -52,6 +54,7 @@ def csv_source(path: Path) -> Source:
         test_fraction=description.test_fraction,
         goals=tuple(goal.field for goal in description.goals),
         weight=description.weight,
+        time_split=description.time_split,
     )
 
 
@@ -93,7 +96,13 @@ def to_rows(chunk: Chunk, description: Description) -> Rows:
         labels=read_labels(chunk, description.goals),
         groups=None if group is None else _group_ids(chunk.strings(group)),
         weights=None if weight is None else read_weights(chunk, weight),
+        times=None if description.time_split is None else _times(chunk, description.time_split),
     )
+
+
+def _times(chunk: Chunk, split: TimeSplit) -> np.ndarray:
+    with chunk.explained(split.column):
+        return to_times(chunk.batch[split.column], split.unit)
 
 
 def read_parquet(path: Path, columns: Sequence[str], name: str) -> Iterator[Chunk]:

@@ -12,6 +12,7 @@ from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import Dialect, make_dialect
 from hyperrec_jax.data.source import NumericalColumn
 from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
+from hyperrec_jax.data.time_split import TimeSplit
 from hyperrec_jax.errors import UserError
 
 SCHEMA_EXAMPLE = """\
@@ -21,6 +22,8 @@ SCHEMA_EXAMPLE = """\
     test: logs/2026-01.csv            # optional, else test_fraction of the training groups
     validation: logs/2026-02.csv      # optional, else --validation-fraction of them
   test_fraction: 0.1                  # optional
+  # In place of test_fraction, the newest rows: a duration, a share, or the date they begin at
+  # split: {by: time, column: shown_at, test: 7d, validation: 7d}
   categorical: [country, item_id]     # text, integers, booleans or dates
   numerical:                          # standardised on the training rows unless it says otherwise
     - age
@@ -40,7 +43,7 @@ SCHEMA_EXAMPLE = """\
 """
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
-_KEYS |= {"goals", "weight", "separator", "encoding"}
+_KEYS |= {"goals", "weight", "separator", "encoding", "split"}
 _SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
@@ -58,6 +61,7 @@ class Description:
       group: Column of the list that a row belongs to, or None.
       weight: Column of the weight of a row, or None.
       dialect: How the CSV files are written.
+      time_split: How the rows are split by time; None for a split by groups or by files.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Description:
     group: str | None
     weight: str | None = None
     dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
+    time_split: TimeSplit | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -80,7 +85,10 @@ class Description:
         text = [*self.categorical, *([self.group] if self.group else [])]
         numbers = [*(c.name for c in self.numerical), *([self.weight] if self.weight else [])]
         labels = {goal.column: goal.type for goal in self.goals}
-        return dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(text, pa.string()) | labels
+        times = {self.time_split.column: pa.string()} if self.time_split else {}
+        return (
+            times | dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(text, pa.string()) | labels
+        )
 
     def nullable(self) -> set[str]:
         """Columns of numbers that may have missing ones."""
@@ -109,7 +117,11 @@ def read_description(path: Path) -> Description:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping with the keys files and labels; {_SEE_HELP}")
     description = parse_description(path, values)
-    return dataclasses.replace(description, files=_files(path, values.get("files")))
+    files = _files(path, values.get("files"))
+    for split in ("test", "validation"):
+        if split in files and getattr(description.time_split, split, None):
+            raise UserError(f"{path}: has both files: {split} and split: {split}; leave one out")
+    return dataclasses.replace(description, files=files)
 
 
 def parse_description(path: Path, values: dict[Any, Any]) -> Description:
@@ -135,6 +147,7 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
         dialect=make_dialect(
             f"{path}: ", values.get("separator", ","), values.get("encoding", "utf-8")
         ),
+        time_split=_time_split(path, values),
     )
     if not description.categorical and not description.numerical:
         raise UserError(f"{path}: at least one categorical or numerical column is needed")
@@ -178,6 +191,15 @@ def _goals(path: Path, values: dict[Any, Any]) -> tuple[GoalColumn, ...]:
     if not labels and not entries:
         raise UserError(f"{path}: labels: at least one column of 0 and 1 is needed; {_SEE_HELP}")
     return long_form(path, entries) if entries else short_form(labels)
+
+
+def _time_split(path: Path, values: dict[Any, Any]) -> TimeSplit | None:
+    if values.get("split") is None:
+        return None
+    time_split = TimeSplit.parse(values["split"], f"{path}: split")
+    if time_split.test and "test_fraction" in values:
+        raise UserError(f"{path}: has both test_fraction and split: test; leave one of them out")
+    return time_split
 
 
 def _numerical(path: Path, entry: Any) -> NumericalColumn:

@@ -77,8 +77,9 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         tasks=description.tasks,
         group=description.group,
         splits={"train": read},
-        identity=f"{identity} {description.test_fraction}",
+        identity=identity,
         test_fraction=description.test_fraction,
         goals=tuple(goal.field for goal in description.goals),
         weight=description.weight,
+        time_split=description.time_split,
     )
