@@ -26,6 +26,10 @@ def place(trained_run, exported_model, small_store, tmp_path_factory):
     """A finished run, its export and data, raw rows, and what is not to be changed."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(trained_run, folder / "run")
+    moved = shutil.copytree(trained_run, folder / "moved") / "config.json"
+    config = json.loads(moved.read_text())
+    config["data"]["store"] = str(folder / "gone")
+    moved.write_text(json.dumps(config))
     shutil.copytree(exported_model, folder / "model")
     shutil.copytree(small_store.path, folder / "store")
     rows = (small_store.path.parent / "log.csv").read_text()
@@ -81,6 +85,11 @@ TUNE = "tune --config.data.store=store --study new"
         (f"{EVALUATE} --config.train.epochs=3", "a trained model keeps its config"),
         (f"{EVALUATE} --store mine", "no prepared data here"),
         (f"{EVALUATE} --against mine", "no run is there"),
+        (f"{EVALUATE} --ranking weights", "what it named is log_odds now"),
+        (
+            "evaluate --workdir moved",
+            "gone: .* if it has moved, name its folder by",
+        ),
         (f"{EVALUATE} --output old.csv", "can't be written"),
         (f"{PREDICT} rows.csv", "is the input"),
         ("predict --workdir run --input rows.csv --output link.csv", "is the input"),
