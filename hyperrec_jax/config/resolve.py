@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from hyperrec_jax import models
-from hyperrec_jax.config.lists import ListTraining, resolve_lists
+from hyperrec_jax.config.lists import ListTraining, gain_rates, resolve_lists
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
@@ -16,7 +16,7 @@ from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.selection import Selection
+from hyperrec_jax.evaluation.selection import SCALARISED_NDCG, Selection
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.models import MultiTaskModel
@@ -47,7 +47,6 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     model = create_model(config, schema)
     _check_kinds(config["model"]["name"], model, schema, goals)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
-    selection = Selection.parse(settings["select"], goals, "train.select")
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
     normaliser = _normaliser(config, goals, training_rows, model, objective, num_preferences)
@@ -69,6 +68,10 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     lists = resolve_lists(config, training_rows, schema.group or "", schema.tasks, model, mesh)
     if lists is not None:
         _check_list_goals(schema)
+    selection = _selection(settings["select"], schema, goals, lists)
+    scales = None if lists is None else lists.scales
+    if lists is None and selection.of_lists:
+        scales = gain_rates(training_rows, schema.tasks)
     return Run(
         config=_written_out(config, model, num_preferences, lists),
         schema=schema,
@@ -92,6 +95,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         init_key=init_key,
         step_key=step_key,
         lists=lists,
+        list_scales=scales,
     )
 
 
@@ -133,6 +137,21 @@ def _check_kinds(
             f"model {name} computes with probabilities, and goal '{others[0].name}' is of kind "
             f"{others[0].kind}; take another model, such as pomoe or mmoe"
         )
+
+
+def _selection(
+    text: str, schema: Schema, goals: Sequence[RowGoal], lists: ListTraining | None
+) -> Selection:
+    """What picks the epoch; the lists where they are trained and nothing else was asked for."""
+    if lists is not None and text == "hypervolume":
+        text = SCALARISED_NDCG
+    return Selection.parse(text, goals, "train.select", lists=has_lists(schema))
+
+
+def has_lists(schema: Schema) -> bool:
+    """Whether lists can be measured: there are groups, and each row has a gain for each goal."""
+    binary = all(goal.kind == "binary" for goal in schema.goals)
+    return bool(schema.group) and binary and schema.label_dtype == "uint8"
 
 
 def _check_list_goals(schema: Schema) -> None:

@@ -47,6 +47,8 @@ class Run:
         own initial values.
       init_key: Random key of the first parameters.
       lists: The second stage, on whole lists; None without one.
+      list_scales: Scale of each goal in the score of the lists that validation measures, f32
+        `[goal]`; None where it measures none.
       first_step: Number of the run's first step; a second stage goes on where the first ended.
       first_epoch: Number of epochs before that step.
       step_key: Random key of the steps; step `s` draws from `fold_in(step_key, s)`.
@@ -70,5 +72,6 @@ class Run:
     init_key: jax.Array
     step_key: jax.Array
     lists: ListTraining | None = None
+    list_scales: np.ndarray | None = None
     first_step: int = 0
     first_epoch: int = 0

@@ -52,14 +52,17 @@ class Train:
       preference_per_row: Whether each row has a preference of its own instead. The objective must
         be linear in the losses, since each row's loss then stands alone.
       select: What picks the epoch and stops the training: `hypervolume`, a metric or loss of a goal
-        such as `auc/purchase` or `loss/purchase`, or a weighted sum such as
-        `0.7*auc/click+0.3*auc/buy`.
+        such as `auc/purchase` or `loss/purchase`, a measure of the lists such as `ndcg/purchase`
+        where the data has groups, or a weighted sum such as `0.7*auc/click+0.3*auc/buy`. A run
+        with a second stage takes `scalarised_ndcg` for `hypervolume`.
       patience: Evaluations without a better value of `select` after which training stops; 0 never
         stops early.
       grid: Preferences of the validation grid that selects the model.
       steps_per_dispatch: Steps compiled into one call.
       checkpoint_every: Steps between checkpoints; the end of an epoch always saves.
       prior_bias: Whether the first predictions are the base rates, not one half.
+      unknown_share: Share of the ids of a batch that is taken for values never seen, so that the
+        unknown id is trained, too; 0 for none.
       skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
         it ends the run.
     """
@@ -74,6 +77,7 @@ class Train:
     steps_per_dispatch: Count = 8
     checkpoint_every: Count = 500
     prior_bias: bool = True
+    unknown_share: Annotated[float, Range("[0, 1)")] = 0.0
     skip_nonfinite: bool = False
 
 

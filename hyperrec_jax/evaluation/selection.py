@@ -3,6 +3,8 @@
     hypervolume                          of the main metrics, or else of the losses
     auc/purchase, rmse/rating, ...       the best value of a metric over the preferences
     loss/purchase                        the lowest loss over the preferences
+    ndcg/purchase                        the best NDCG of the lists, where the data has groups
+    scalarised_ndcg                      what the preferences get of what they ask of the lists
     0.7*auc/click+0.3*auc/buy            a weighted sum of any of these
 
 Higher is better in the number: measures of which less is better count negatively.
@@ -16,6 +18,7 @@ from hyperrec_jax.errors import UserError, suggestion
 from hyperrec_jax.goals import RowGoal
 
 VOLUMES = ("hypervolume", "loss_hypervolume")
+SCALARISED_NDCG = "scalarised_ndcg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +33,29 @@ class Selection:
     text: str
     terms: tuple[tuple[float, str], ...]
 
+    @property
+    def of_lists(self) -> bool:
+        """Whether it names a measure of the lists."""
+        return any(name == SCALARISED_NDCG or name.startswith("ndcg/") for _, name in self.terms)
+
     @classmethod
-    def parse(cls, text: str, goals: Sequence[RowGoal], option: str) -> "Selection":
+    def parse(
+        cls, text: str, goals: Sequence[RowGoal], option: str, *, lists: bool = False
+    ) -> "Selection":
         """Reads a sum such as `0.7*auc/click+0.3*auc/buy`.
 
         Args:
           text: The sum.
           goals: The goals that it may name.
           option: Where it was given, for messages.
+          lists: Whether the data allows for lists, which it may then name measures of.
 
         Raises:
           UserError: it is not of that form, or names a measure that there is not.
         """
         signs, terms = measure_signs(goals), []
+        if lists:
+            signs |= {f"ndcg/{goal.name}": 1.0 for goal in goals} | {SCALARISED_NDCG: 1.0}
         for term in text.split("+"):
             before, star, after = term.rpartition("*")
             weight, name = _number(before) if star else 1.0, after.strip()

@@ -15,6 +15,7 @@ from hyperrec_jax.training.meta_training import adapted
 from hyperrec_jax.training.skipping import skip_nonfinite
 from hyperrec_jax.training.state import Batch, TrainState
 from hyperrec_jax.training.step import BatchLoss, RunStep, StepMetrics, batch_loss, train_step
+from hyperrec_jax.training.unknown_ids import with_unknown_ids
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 """`step(state, batch) -> (state, metrics)`, of one run."""
@@ -34,7 +35,7 @@ def make_step(run: Run, loss: BatchLoss | None = None) -> Step:
     step: RunStep = functools.partial(train_step, loss=loss)
     if run.config["train"]["skip_nonfinite"]:
         step = skip_nonfinite(step)
-    step = with_lazy_tables(step, run)
+    step = with_unknown_ids(with_lazy_tables(step, run), run)
     return functools.partial(step, run)
 
 

@@ -17,6 +17,7 @@ from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.evaluation.list_value import list_value
 from hyperrec_jax.evaluation.outputs import Scores
+from hyperrec_jax.evaluation.selection import SCALARISED_NDCG
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import TrainState
@@ -83,18 +84,18 @@ def stage_run(run: Run, progress: Progress) -> Run:
 
 
 def list_record(run: Run, scores: Scores, rows: Split) -> dict[str, float]:
-    """The lists of the validation rows as scalars; `value` selects the model.
+    """The lists of the validation rows as scalars, by the names that `train.select` knows.
 
     Args:
-      run: A run with `lists`.
+      run: A run with `list_scales`.
       scores: Scores of the rows under the validation grid.
       rows: The validation rows.
     """
-    lists, goals = run.lists, run.schema.tasks
-    assert lists is not None
+    goals, cutoff = run.schema.tasks, run.config["list"]["cutoff"]
+    assert run.list_scales is not None
     grid = evaluation_grid(len(goals), run.config["train"]["grid"])
     groups = rows.groups(0, len(rows))
-    found = list_value(scores.logits, scores.labels, groups, grid, lists.scales, lists.cutoff)
+    found = list_value(scores.logits, scores.labels, groups, grid, run.list_scales, cutoff)
     best = np.asarray(found.ndcg).max(axis=0)
     named = {f"ndcg/{goal}": float(value) for goal, value in zip(goals, best, strict=True)}
-    return {"value": found.value, "scalarised_ndcg": found.value, **named}
+    return {SCALARISED_NDCG: found.value, **named}

@@ -7,8 +7,8 @@
 
 Whatever else a step can do is a wrapper around these functions, in a file of its own: comparing
 the gradients of the goals (`gram.py`), meta-training (`meta_training.py`), leaving out steps that
-are not finite (`skipping.py`), large embedding tables (`lazy_tables.py`). `dispatch.py` puts them
-together.
+are not finite (`skipping.py`), large embedding tables (`lazy_tables.py`), ids dropped to train the
+unknown one (`unknown_ids.py`). `dispatch.py` puts them together.
 """
 
 from collections.abc import Callable

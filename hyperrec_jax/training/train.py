@@ -14,7 +14,6 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
-from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.training import list_stage
@@ -162,14 +161,16 @@ def make_validate(run: Run, rows: Split) -> Validate:
             batch_size=settings["batch_size"],
         )
         front = evaluate_front(scores, "validation", tasks, preferences, goals=run.goals)
-        record = _record(front, run.selection)
-        return record if run.lists is None else record | list_stage.list_record(run, scores, rows)
+        record = _record(front)
+        if run.list_scales is not None:
+            record |= list_stage.list_record(run, scores, rows)
+        return {"value": run.selection.of(record), **record}
 
     return validate
 
 
-def _record(front: Front, selection: Selection) -> dict[str, float]:
-    """The front as scalars; `value` selects the model."""
+def _record(front: Front) -> dict[str, float]:
+    """The front as scalars."""
     if front.undefined_tasks:
         logger.warning(
             "the validation split holds no label of %s, or one value only: their main metric is "
@@ -178,8 +179,4 @@ def _record(front: Front, selection: Selection) -> dict[str, float]:
         )
     record = {"hypervolume": front.hypervolume, "loss_hypervolume": front.loss_hypervolume}
     record |= front.best()
-    return {
-        "value": selection.of(record),
-        **record,
-        "non_dominated_fraction": float(front.non_dominated.mean()),
-    }
+    return record | {"non_dominated_fraction": float(front.non_dominated.mean())}

@@ -144,10 +144,10 @@ def _check(
     config: Mapping[str, Any], ranges: Sequence[Range], metrics: Sequence[str]
 ) -> list[Selection]:
     """Refuses what the first trial would refuse, before the folder of the study is made."""
-    from hyperrec_jax.config.resolve import resolve
+    from hyperrec_jax.config.resolve import has_lists, resolve
 
     store = Store.open(Path(config["data"]["store"]))
-    resolve(dict(config), store.schema, store.split("train"))
+    run = resolve(dict(config), store.schema, store.split("train"))
     for place in (0, 1):
         chosen = {space.name: space.ends()[place] for space in ranges}
         try:
@@ -155,7 +155,16 @@ def _check(
         except UserError as error:
             raise UserError(f"--range: {error}") from error
     goals = create_goals(store.schema)
-    return [Selection.parse(text, goals, "--metrics") for text in metrics]
+    selections = [
+        Selection.parse(text, goals, "--metrics", lists=has_lists(store.schema)) for text in metrics
+    ]
+    for selection in selections:
+        if selection.of_lists and run.list_scales is None:
+            raise UserError(
+                f"--metrics {selection.text}: a trial measures its lists where train.select names "
+                f"a measure of them; add --set train.select={selection.text}"
+            )
+    return selections
 
 
 def _enqueue_stopped(study: Any) -> int:
