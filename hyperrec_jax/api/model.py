@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
+from hyperrec_jax.evaluation.exchange import ExchangeRate
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.guarded_suggestion import GuardedSuggestion
 from hyperrec_jax.evaluation.list_scorer import FUSIONS
 from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
@@ -20,6 +22,7 @@ from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor, Ranked
 from hyperrec_jax.serving.preprocess import RawRows
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.guarded import CONFIDENCE, exchange, suggest_guarded
 from hyperrec_jax.training.trained import Trained, load_trained
 
 logger = logging.getLogger(__name__)
@@ -158,19 +161,84 @@ class Model(Trained):
         return self._predictor.rank(rows, preference, group, fusion)
 
     def suggest(
-        self, goal: str, front: Front | None = None, *, split: str = "validation"
-    ) -> Suggestion:
-        """The preference of a front that serves a goal best.
+        self,
+        goal: str,
+        front: Front | None = None,
+        *,
+        split: str = "validation",
+        guard: str | Sequence[str] = (),
+        confidence: float = CONFIDENCE,
+        baseline: ArrayLike | None = None,
+        baseline_run: "Model | None" = None,
+        resample_by: str | None = None,
+    ) -> Suggestion | GuardedSuggestion:
+        """The preference that serves a goal best.
 
         Args:
-          goal: Such as `best:buy,click=1%`; see `evaluation.choice`.
-          front: From `evaluate`; None scores 25 preferences of a split.
-          split: Which one; the test rows are for the report, not for the choice.
+          goal: Such as `best:buy,click=1%` (see `evaluation.choice`), or, to choose under guards,
+            `max:buy` (see `evaluation.guarded_choice`).
+          front: From `evaluate`; None scores 25 preferences of a split. Goals that begin with
+            `max:` or `min:` ask the model anew.
+          split: The rows to choose on; the test rows are for the report, not for the choice.
+          guard: What may be lost against the baseline, such as `click>=-1%`; see
+            `evaluation.guards`. One, or several.
+          confidence: That all guards hold, at least 0.5 and below 1.
+          baseline: A weight for each goal, `[goal]`; None for equal weights.
+          baseline_run: The model that is asked under the baseline; None for this one.
+          resample_by: A categorical field, such as the user, whose rows the bootstrap draws
+            together; None for the lists, or the rows where there are none.
 
         Raises:
           UserError: the goal can't be read, or no preference meets it.
         """
+        guards = [guard] if isinstance(guard, str) else list(guard)
+        if goal.startswith(("max:", "min:")):
+            start = None if baseline is None else self._predictor.weights(baseline, "baseline")
+            return suggest_guarded(
+                self,
+                self._data,
+                goal,
+                guards,
+                confidence=confidence,
+                baseline=start,
+                baseline_run=baseline_run,
+                split=split,
+                resample_by=resample_by,
+            )
+        if guards or baseline is not None or baseline_run is not None:
+            raise UserError(f"guards go with goals that begin with max: or min:, not with {goal}")
         return suggest_preference(front or self.evaluate(split=split), goal)
+
+    def exchange_rates(
+        self,
+        preference: ArrayLike | None = None,
+        *,
+        split: str = "validation",
+        confidence: float = CONFIDENCE,
+        resample_by: str | None = None,
+    ) -> tuple[ExchangeRate, ...]:
+        """What a point of a goal costs in points of each other goal at a preference.
+
+        Args:
+          preference: A weight for each goal, `[goal]`; None for equal weights.
+          split: The rows to measure on.
+          confidence: Of the intervals, at least 0.5 and below 1.
+          resample_by: As for `suggest`.
+
+        Returns:
+          A rate for each pair of goals, with its interval.
+
+        Raises:
+          UserError: the preference is malformed, or the model takes none and has no lists.
+        """
+        return exchange(
+            self,
+            self._data,
+            self._predictor.weights(preference),
+            confidence=confidence,
+            split=split,
+            resample_by=resample_by,
+        )
 
     def export(self, folder: str | Path) -> Path:
         """Writes the model as a folder that stands alone, for serving.

@@ -119,13 +119,13 @@ def bootstrap(
             continue
         here, there = truth[task], present[task] & ~truth[task]
         known = present[task]
-        placements = _placements(*validated(here[known], values[place][known]))
+        placements = placements_of(*validated(here[known], values[place][known]))
         areas[place] = placements.positives.mean()
         influence[*place, here] = placements.positives - areas[place]
         influence[*place, there] = placements.negatives - areas[place]
 
     generator = np.random.default_rng(seed)
-    poisson = _poisson_table()
+    poisson = poisson_table()
     unit_weights = None
     if groups is not None:
         unit_weights = poisson[generator.integers(0, 2**16, (num_units, resamples), np.uint16)]
@@ -184,16 +184,16 @@ def interval(samples: ArrayLike, level: float = 0.95) -> Floats:
     return np.quantile(np.asarray(samples), [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
-class _Placements(NamedTuple):
+class Placements(NamedTuple):
     """For each row the part of the other class that it beats (positives) or that beats it."""
 
     positives: Floats
     negatives: Floats
 
 
-def _placements(truth: NDArray[np.bool_], scores: np.ndarray) -> _Placements:
+def placements_of(truth: NDArray[np.bool_], scores: np.ndarray) -> Placements:
     positives, negatives = scores[truth], scores[~truth]
-    return _Placements(
+    return Placements(
         _part_below(positives, np.sort(negatives)), 1 - _part_below(negatives, np.sort(positives))
     )
 
@@ -210,7 +210,7 @@ def _part_below(values: np.ndarray, reference: np.ndarray) -> Floats:
     return ranks / (2 * len(reference))
 
 
-def _poisson_table() -> NDArray[np.float32]:
+def poisson_table() -> NDArray[np.float32]:
     """Poisson(1) weights by a uniform 16-bit integer: probabilities are exact to 2^-16."""
     counts = np.arange(9)
     factorials = np.cumprod(np.concatenate([[1], counts[1:]]))

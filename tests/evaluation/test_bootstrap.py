@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.bootstrap import _poisson_table, bootstrap, interval
+from hyperrec_jax.evaluation.bootstrap import bootstrap, interval, poisson_table
 
 
 def exact_weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> float:
@@ -74,7 +74,7 @@ def test_bootstrap_of_one_class_is_nan_for_its_auc_alone() -> None:
 
 
 def test_poisson_weights_have_their_moments() -> None:
-    weights = _poisson_table().astype(np.float64)
+    weights = poisson_table().astype(np.float64)
     assert weights.mean() == pytest.approx(1, abs=1e-4)
     assert weights.var() == pytest.approx(1, abs=1e-3)
 

@@ -17,6 +17,7 @@ from hyperrec_jax.goals.losses import batch_losses, output_slices, predict_all, 
 from hyperrec_jax.preference.normalisation import constant_losses
 from hyperrec_jax.reports.tables import front_summary
 from hyperrec_jax.training.dispatch import make_step
+from hyperrec_jax.training.measured import Measurer
 from hyperrec_jax.training.state import init_state
 from tests.conftest import TINY_MODEL, tiny_config
 from tests.data.sources.test_goal_columns import GOALS, log
@@ -110,6 +111,20 @@ def test_a_step(store, per_row):
     _, metrics = jax.jit(step)(init_state(run), batch_of(store))
     assert np.isfinite(metrics.loss)
     assert metrics.goal_losses.shape == (5,)
+
+
+def test_every_metric_of_every_kind_can_be_guarded(model, store):
+    grid = np.array([[0.2, 0.2, 0.2, 0.2, 0.2], [0.6, 0.1, 0.1, 0.1, 0.1]])
+    front = model.evaluate(store, "test", grid)
+    opened = Measurer(model, store, "test", resamples=20)
+    names = [name for name in front.measures if name in opened.known]
+    assert set(front.measures) == set(names)
+    found = opened.measure(grid, [opened.known[name] for name in names])
+    for column, name in enumerate(names):
+        np.testing.assert_allclose(found.values[:, column], front.measures[name], rtol=1e-5)
+        spread = found.samples[..., column].std(axis=0)
+        assert (spread < 5 * np.abs(found.values[:, column]) + 1).all(), name
+        assert spread.any(), name
 
 
 @pytest.mark.parametrize(
