@@ -231,7 +231,9 @@ def disturb(
             start_seconds = time.monotonic() - began
             _until(lambda: _last_step(folder) >= target, run)  # noqa: B023
             if hit.kind.in_a_save:
-                _until(lambda: _half_saved(folder), run)
+                # On a busy machine a save may be over before it is seen; not for ever, though.
+                late = target + share
+                _until(lambda: _half_saved(folder) or _last_step(folder) > late, run)  # noqa: B023
             else:
                 _sleep(generator.uniform(0, 0.02), run)
         in_a_save = _half_saved(folder)
