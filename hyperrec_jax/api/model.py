@@ -5,10 +5,15 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hyperrec_jax.data.checks import unseen_warnings
+from hyperrec_jax.data.fresh import describe_fresh
+from hyperrec_jax.data.source import Source
+from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
@@ -20,8 +25,9 @@ from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor, Ranked
-from hyperrec_jax.serving.preprocess import RawRows
+from hyperrec_jax.serving.preprocess import RawRows, to_table
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.fresh import fresh_store
 from hyperrec_jax.training.guarded import CONFIDENCE, exchange, suggest_guarded
 from hyperrec_jax.training.trained import Trained, load_trained
 
@@ -68,7 +74,7 @@ class Model(Trained):
 
     def evaluate(
         self,
-        store: Store | None = None,
+        store: Store | RawRows | None = None,
         split: str = "test",
         preferences: np.ndarray | int = 25,
         *,
@@ -79,8 +85,11 @@ class Model(Trained):
         """Metrics of a split under a grid of preferences, and of its lists where it has groups.
 
         Args:
-          store: Data with this model's schema; None for that which it was trained on.
-          split: `train`, `validation` or `test`.
+          store: Data with this model's schema; None for that which it was trained on. Or fresh
+            rows with a column for each field and goal, as a frame, an Arrow table or a list of
+            dictionaries: they are read with the model's own vocabulary and scaling, all are scored,
+            and fields many of whose values training never saw are told in the log.
+          split: `train`, `validation` or `test` of a store.
           preferences: `[preference, goal]`, or the number of preferences of the standard grid.
           resamples: Number of bootstrap resamples; 0 leaves intervals out.
           fusions: How lists are scored, see `evaluation.list_scorer`; an empty tuple for no lists.
@@ -91,6 +100,9 @@ class Model(Trained):
           UserError: the store has another schema, or no such split; or lists are asked for by
             `fusions` that can't be had.
         """
+        if store is not None and not isinstance(store, Store):
+            options = {"resamples": resamples, "fusions": fusions, "progress": progress}
+            return self._evaluate_rows(store, preferences, options)
         store = store or self._data
         front, scores = self.score(
             store, split, preferences, resamples=resamples, progress=progress
@@ -101,7 +113,8 @@ class Model(Trained):
         if grid is None and not isinstance(preferences, int):
             grid = preferences  # lists have preferences, also those of a model that takes none
         try:
-            scorer = self.list_scorer(store)
+            self.check_groups(store)
+            scorer = self.list_scorer(store if len(store.split("validation")) else self.store)
         except UserError as error:
             if fusions is not None:
                 raise
@@ -117,6 +130,24 @@ class Model(Trained):
             scorer=scorer,
         )
         return dataclasses.replace(front, lists=lists)
+
+    def _evaluate_rows(
+        self, rows: RawRows, preferences: np.ndarray | int, options: dict[str, Any]
+    ) -> Front:
+        description = describe_fresh(self.schema, {})
+
+        def source(folder: Path) -> Source:
+            path = folder / "rows.parquet"
+            with path.open("wb") as file:
+                identity = write_frame(to_table(rows), description, file)
+            return frame_source(description, path, identity)
+
+        with fresh_store(self.folder, source) as store:
+            fresh = store.split("test")
+            for line in unseen_warnings(self.schema, fresh.unseen, len(fresh), "fresh rows"):
+                logger.warning("%s", line)
+            front = self.evaluate(store, "test", preferences, **options)
+            return dataclasses.replace(front, split="fresh")
 
     def predict(self, rows: RawRows, preference: ArrayLike | None = None) -> np.ndarray:
         """Probabilities of raw rows under one preference or several.

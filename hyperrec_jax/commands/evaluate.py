@@ -2,11 +2,15 @@
 
     hyperrec evaluate --workdir runs/synthetic --split test --grid 25
     hyperrec evaluate --workdir runs/synthetic --preferences "0.3,0.7;0.5,0.5"
+    hyperrec evaluate --workdir runs/shop --data logs/2026-03.csv
 
 Writes `<workdir>/evaluation/<split>/front.json`, `front.csv`, `front.png`
-and `report.html`; where the data has groups, also `lists.csv`, and lists come first.
+and `report.html`; where the data has groups, also `lists.csv`, and lists come first. Rows of
+`--data` are read with the model's own vocabulary and scaling, and written to
+`<workdir>/evaluation/fresh_<name of the file>`.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -35,10 +39,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--config.{next(iter(overrides))}: a trained model keeps its config")
     if values.workdir is None:
         raise UserError("--workdir is missing: the folder that `hyperrec train` wrote")
+    if values.data and (values.store or values["split"].present):
+        raise UserError(
+            "--data: all its rows are scored; leave --store and --split out, which are about the "
+            "data of the training"
+        )
+    if values.data and values.ranking and {"learned", "all"} & set(values.ranking):
+        raise UserError(
+            f"--ranking {','.join(values.ranking)}: the learned score is fitted on validation "
+            "rows, which a fresh log does not have; name others, such as expected_gain"
+        )
     if values.resamples == 1:
         raise UserError("--resamples=1: a deviation needs at least 2; 0 leaves the bootstrap out")
-    with distributed.joined(distributed.cluster_from_flags(values)):
-        _evaluate(values, Path(values.workdir))
+    cluster = distributed.cluster_from_flags(values)
+    with distributed.joined(cluster), contextlib.ExitStack() as held:
+        _evaluate(values, Path(values.workdir), held)
     return 0
 
 
@@ -83,15 +98,30 @@ def _define_flags(values: flags.FlagValues) -> None:
         "way between theirs it covers.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "A fresh labelled log in place of a split: a .csv, .csv.gz or .parquet file whose columns "
+        "have the names of the model's fields and goals, or a description of files as for "
+        "`hyperrec prepare csv`. All its rows are scored.",
+        flag_values=values,
+    )
     flags.DEFINE_string("store", None, "Data, if it has moved since training.", flag_values=values)
     flags.DEFINE_string(
-        "output", None, "Folder; default <workdir>/evaluation/<split>.", flag_values=values
+        "output",
+        None,
+        "Folder; default <workdir>/evaluation/<split>, of --data "
+        "<workdir>/evaluation/fresh_<name of the file>.",
+        flag_values=values,
     )
     distributed.define_flags(values)
 
 
-def _evaluate(values: Any, workdir: Path) -> None:
+def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
+    """Scores the rows and writes what comes of it; `held` is closed at the end."""
     # Here and not at the top: --help and a bad flag answer before JAX is loaded.
+    from hyperrec_jax.data.checks import unseen_shares, unseen_warnings
+    from hyperrec_jax.data.fresh import fresh_source
     from hyperrec_jax.evaluation import comparison
     from hyperrec_jax.evaluation import front as evaluation
     from hyperrec_jax.evaluation.outputs import Scores
@@ -103,6 +133,7 @@ def _evaluate(values: Any, workdir: Path) -> None:
     from hyperrec_jax.training import trained as trained_models
     from hyperrec_jax.training import workdir as workdirs
     from hyperrec_jax.training.fit_scorer import describe_choice
+    from hyperrec_jax.training.fresh import fresh_store
 
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)
@@ -111,12 +142,19 @@ def _evaluate(values: Any, workdir: Path) -> None:
         if values.preferences
         else values.grid
     )
-    store = workdirs.open_store(trained.config, values.store)
+    name = values.split
+    if values.data:
+        data = Path(values.data)
+        source = fresh_source(data, trained.schema)
+        store = held.enter_context(fresh_store(workdir, lambda _: source))
+        name = f"fresh_{data.name.partition('.')[0]}"
+    else:
+        store = workdirs.open_store(trained.config, values.store)
 
     fusions = _fusions(values.ranking, bool(trained.schema.group))
-    if fusions:
-        trained.check_groups(store)
-    scorer = _scorer(trained, store, values.ranking) if fusions else None
+    if fusions and not _has_lists(trained, store, values.ranking):
+        fusions = []
+    scorer = _scorer(trained, None if values.data else store, values.ranking) if fusions else None
 
     def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
         return run.score(
@@ -142,7 +180,9 @@ def _evaluate(values: Any, workdir: Path) -> None:
     against = comparison.compare(front, others) if others else None
     split = store.split(values.split)
     trained = dataclasses.replace(trained, variables=processes.local(trained.variables))
-    output = Path(values.output or workdir / "evaluation" / values.split)
+    output = Path(values.output or workdir / "evaluation" / name)
+    if values.data:
+        front = dataclasses.replace(front, split=name)
 
     def write() -> None:
         details = report_details(workdir, trained, split, scores, front, against)
@@ -151,11 +191,26 @@ def _evaluate(values: Any, workdir: Path) -> None:
             print(describe_choice(scorer))
             print(lists_summary(front.lists))
         print(tables.front_summary(front))
+        print(unseen_shares(trained.schema, split, name))
+        for line in unseen_warnings(trained.schema, split.unseen, len(split), values.data or name):
+            logger.warning("%s", line)
         if against:
             print(tables.comparison_summary(against))
         print(f"written to {output}/")
 
     processes.on_first(write)
+
+
+def _has_lists(trained: Any, store: Any, asked: list[str] | None) -> bool:
+    """Whether lists can be made of the rows; where they were asked for by name they must."""
+    try:
+        trained.check_groups(store)
+    except UserError as error:
+        if asked is not None:
+            raise
+        logger.warning("no lists: %s", error)
+        return False
+    return True
 
 
 def _scorer(trained: Any, store: Any, asked: list[str] | None) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
-from hyperrec_jax.data.checks import unseen_in_store
+from hyperrec_jax.data.checks import unseen_in_store, unseen_shares
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.schema import Schema
@@ -20,8 +20,6 @@ from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.times import moment
 from hyperrec_jax.evaluation.leaks import leak_warnings
-
-_FIELDS_TOLD = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +68,7 @@ def summary(store: Store) -> str:
     lines += [
         "",
         f"{len(schema.categorical)} categorical fields, ids with out-of-vocabulary: {sizes}",
-        *(_unseen_values(store, name) for name in ("validation", "test")),
+        *(unseen_shares(schema, store.split(name), name) for name in ("validation", "test")),
         f"{schema.num_numerical} numerical fields; group: {schema.group or 'none'}",
     ]
     if schema.best_auc:
@@ -101,21 +99,6 @@ def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:
     if schema.goals[goal].kind == "binary":
         return f"{known.count:>{width},} {known.positive_rate:>7.2%}"
     return f"{known.count:>{width},} {known.values.mean:>7.4g}"
-
-
-def _unseen_values(store: Store, name: str) -> str:
-    """A line on the values of a split that no training row has."""
-    split = store.split(name)
-    shares = {
-        field.name: unseen / len(split)
-        for field, unseen in zip(store.schema.categorical, split.unseen, strict=True)
-        if unseen
-    }
-    told = sorted(shares, key=lambda field: -shares[field])[:_FIELDS_TOLD]
-    text = ", ".join(f"{field} {shares[field]:.2%}" for field in told) or "none"
-    if len(shares) > len(told):
-        text += f", and {len(shares) - len(told)} fields with fewer"
-    return f"{name}: rows with a value that training never saw: {text}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,8 @@ from hyperrec_jax.data.store import Store
 HIGH_UNSEEN_SHARE = 0.2
 """From this share of rows on, values that training never saw are worth a warning."""
 
+_FIELDS_TOLD = 8
+
 
 def unseen_warnings(schema: Schema, unseen: Sequence[int], rows: int, where: str) -> list[str]:
     """Fields many of whose values training never saw, one line for each.
@@ -36,6 +38,20 @@ def unseen_in_store(store: Store) -> list[str]:
         where = f"{store.path}, {name} split"
         lines += unseen_warnings(store.schema, split.unseen, len(split), where)
     return lines
+
+
+def unseen_shares(schema: Schema, split: Split, name: str) -> str:
+    """A line on the values of a split that training never saw, those of most rows first."""
+    shares = {
+        field.name: unseen / max(len(split), 1)
+        for field, unseen in zip(schema.categorical, split.unseen, strict=True)
+        if unseen
+    }
+    told = sorted(shares, key=lambda field: -shares[field])[:_FIELDS_TOLD]
+    text = ", ".join(f"{field} {shares[field]:.2%}" for field in told) or "none"
+    if len(shares) > len(told):
+        text += f", and {len(shares) - len(told)} fields with fewer"
+    return f"{name}: rows with a value that training never saw: {text}"
 
 
 def first_outside_funnel(split: Split) -> int | None:

@@ -101,18 +101,27 @@ class StoreWriter:
       schema: The columns; `true_probability` is written where `schema.best_auc` is not empty.
       vocabulary: Per categorical field the values with the ids 1, 2, ...
       provenance: What the store was made from, kept beside the contents (not in the fingerprint).
+      fit_goals: Whether goals take the options that come from labels from these training labels;
+        otherwise they stay as the schema has them.
 
     Raises:
       UserError: `path` holds something else than a store, or cannot be written.
     """
 
     def __init__(
-        self, path: Path, schema: Schema, vocabulary: Sequence[pa.Array], provenance: str = ""
+        self,
+        path: Path,
+        schema: Schema,
+        vocabulary: Sequence[pa.Array],
+        provenance: str = "",
+        *,
+        fit_goals: bool = True,
     ):
         refuse_foreign_folder(path)
         self._path = path
         self._schema = schema
         self._provenance = provenance
+        self._fit_goals = fit_goals
         self._temporary = path.with_name(path.name + ".writing")
         with explain_write_errors(path):
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -155,7 +164,9 @@ class StoreWriter:
         for writer in self._splits.values():
             writer.close()
         self._files.close()
-        schema = fitted(self._schema, self._splits["train"].labels.of_goals())
+        schema = self._schema
+        if self._fit_goals:
+            schema = fitted(schema, self._splits["train"].labels.of_goals())
         contents: dict[str, Any] = {
             "version": VERSION,
             "provenance": self._provenance,

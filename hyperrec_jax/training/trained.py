@@ -258,7 +258,7 @@ class Trained:
                 f"store {store.path}: goal '{other.name}' is of kind {other.kind}, and lists are "
                 "made of binary goals; leave the lists out"
             )
-        if self.schema.label_dtype != "uint8":
+        if store.schema.label_dtype != "uint8":
             raise UserError(
                 f"store {store.path}: labels are missing in some rows, and lists are measured "
                 "where every row has all labels; leave the lists out"

@@ -11,6 +11,7 @@ list_scorer.json what scores rows for lists
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from hyperrec_jax.data.files import explain_write_errors, file_checksum, written
 from hyperrec_jax.data.locks import locked
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.data.vocabulary_file import check_vocabulary
+from hyperrec_jax.data.vocabulary_file import check_vocabulary, same_vocabulary
 from hyperrec_jax.errors import UserError
 
 Config = dict[str, Any]
@@ -229,14 +230,16 @@ def check_store(workdir: Path, store: Store) -> None:
     values = _read_json(workdir, "schema.json")
     if values.get("fingerprint") == store.fingerprint:
         return
-    advice = "evaluate on the data that the run was trained on, or score raw rows by predict"
-    if store.schema != load_schema(workdir):
+    advice = "evaluate on the data that the run was trained on, or on a fresh log by --data"
+    schema = load_schema(workdir)
+    # Labels may be missing in other rows than those of training.
+    if dataclasses.replace(store.schema, label_dtype=schema.label_dtype) != schema:
         raise UserError(
             f"store {store.path}: its schema (columns, sizes, scaling) is not that of the model in "
             f"{workdir}; {advice}"
         )
-    kept = values.get("vocabulary") or file_checksum(check_kept_vocabulary(workdir))
-    if file_checksum(store.path / VOCABULARY) != kept:
+    kept, theirs = check_kept_vocabulary(workdir), store.path / VOCABULARY
+    if file_checksum(theirs) != file_checksum(kept) and not same_vocabulary(kept, theirs, schema):
         raise UserError(
             f"store {store.path}: its vocabulary is not that of the model in {workdir}: the same "
             f"ids stand for other values; {advice}"

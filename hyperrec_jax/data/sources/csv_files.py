@@ -38,7 +38,16 @@ def csv_source(path: Path) -> Source:
     Raises:
       UserError: The description is missing, malformed, or names files that are not there.
     """
-    description = read_description(path)
+    return description_source(read_description(path), path)
+
+
+def description_source(description: Description, path: Path) -> Source:
+    """The files of a description as a source.
+
+    Args:
+      description: Names files and columns.
+      path: Where it stands; the source is another one when that file changes.
+    """
     files = [file for split in SPLITS for file in description.files.get(split, [])]
     return Source(
         name=description.name,
