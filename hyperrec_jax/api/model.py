@@ -69,7 +69,12 @@ class Model(Trained):
         return make_predictor(self, self.folder, self.store)
 
     @functools.cached_property
-    def _data(self) -> Store:
+    def data(self) -> Store:
+        """The data that it was trained on.
+
+        Raises:
+          UserError: it is not where it was.
+        """
         return self.store or workdirs.open_store(self.config)
 
     def evaluate(
@@ -103,7 +108,7 @@ class Model(Trained):
         if store is not None and not isinstance(store, Store):
             options = {"resamples": resamples, "fusions": fusions, "progress": progress}
             return self._evaluate_rows(store, preferences, options)
-        store = store or self._data
+        store = store or self.data
         front, scores = self.score(
             store, split, preferences, resamples=resamples, progress=progress
         )
@@ -227,7 +232,7 @@ class Model(Trained):
             start = None if baseline is None else self._predictor.weights(baseline, "baseline")
             return suggest_guarded(
                 self,
-                self._data,
+                self.data,
                 goal,
                 guards,
                 confidence=confidence,
@@ -264,7 +269,7 @@ class Model(Trained):
         """
         return exchange(
             self,
-            self._data,
+            self.data,
             self._predictor.weights(preference),
             confidence=confidence,
             split=split,

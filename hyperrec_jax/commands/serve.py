@@ -4,6 +4,8 @@
                     -> {"tasks": ["click", "buy"], "scores": [[0.1, 0.02], ...]}
                     the preference may also name its goals, {"click": 0.3, "buy": 0.7}, and be left
                     out for equal weights; it may differ from request to request
+                    with --policy also {"policy": {"version": ..., "preference": ...}}; then the
+                    preference may be a name of the policy, and ?segment=app says whom it is for
     GET /healthz    {"status": "ok", ...} once the model is compiled
     GET /metrics    for Prometheus
 
@@ -41,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=Path, required=True, help="folder of an exported model, or of a run"
     )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        help="policy.yaml that chooses preferences; read again whenever it changes",
+    )
     option("--host", "127.0.0.1", "address, of IPv4 or IPv6")
     option("--port", 8000, "port; 0: a free one")
     option("--max-rows", default.max_rows, "rows that a request may hold")
@@ -64,8 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
-    from hyperrec_jax.api.load import load_predictor as load
+    from hyperrec_jax.api.load import load_predictor
+    from hyperrec_jax.serving.policy_watch import WatchedPolicy
 
     with bind(arguments.host, arguments.port) as listener:
-        listen(create_app(load(arguments.model), limits), listener, f"{arguments.model} on", limits)
+        predictor, policies = load_predictor(arguments.model), None
+        if arguments.policy:
+            predictor.require_preference("--policy")
+            policies = WatchedPolicy(arguments.policy, predictor.tasks)
+        app = create_app(predictor, limits, policies)
+        listen(app, listener, f"{arguments.model} on", limits)
     return 0

@@ -90,6 +90,7 @@ def load_exported(folder: Path) -> Predictor:
         versions=manifest["exported_with"],
         # Models of earlier releases have none.
         scorer=ListScorer.from_dict(scorer) if scorer else None,
+        identity=f"{folder.resolve().name}@{str(manifest['checksum'])[:12]}",
     )
 
 

@@ -21,6 +21,7 @@ from hyperrec_jax.serving.bodies import BodyReader
 from hyperrec_jax.serving.decoding import decode_request
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
+from hyperrec_jax.serving.policy_watch import WatchedPolicy
 from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, require_finite
 from hyperrec_jax.serving.preprocess import Encoded
 from hyperrec_jax.serving.refusal import Refused
@@ -33,12 +34,17 @@ LOOP_TICK_SECONDS = 0.1
 _LOGGER = logging.getLogger(__name__)
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
+def create_app(
+    predictor: Predictor,
+    limits: Limits | None = None,
+    policies: WatchedPolicy | None = None,
+) -> Starlette:
     """The application, for any ASGI server.
 
     Args:
       predictor: A model.
       limits: What the server takes; None for the defaults.
+      policies: What chooses the preference of a request; None leaves it to the request alone.
     """
     limits = limits or Limits()
     measures = Measures(predictor.preprocess.schema)
@@ -56,17 +62,19 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
         await asyncio.to_thread(_warm_up, predictor)
         batcher = app.state.batcher = Batcher(predictor, measures.batch_rows.observe)
         measures.rows_waiting.set_function(lambda: batcher.queued)
-        tasks = [asyncio.create_task(work) for work in (batcher.run(), _watch_loop(measures))]
+        works = [batcher.run(), _watch_loop(measures)]
+        works += [policies.watch(measures.policy_read)] if policies else []
+        tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()
         decoders.shutdown(wait=False, cancel_futures=True)
 
-    def decode(body: bytearray) -> tuple[Encoded, np.ndarray]:
+    def decode(body: bytearray) -> tuple[Encoded, Any]:
         rows, preference = decode_request(body, columns, limits.max_rows)
-        return predictor.preprocess(rows), _preference(preference, predictor)
+        return predictor.preprocess(rows), preference
 
-    async def decoded(body: bytearray) -> tuple[Encoded, np.ndarray]:
+    async def decoded(body: bytearray) -> tuple[Encoded, Any]:
         try:
             if len(body) <= SMALL_BODY_BYTES:
                 return decode(body)
@@ -82,7 +90,8 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
         try:
             if received > limits.max_in_flight:
                 raise Refused(503, "too many requests are being served; try again in a second")
-            rows, preference = await decoded(body)
+            rows, wish = await decoded(body)
+            preference, policy = _decided(wish, request, predictor, policies)
             scores = await request.app.state.batcher.score(rows, preference)
         finally:
             received -= 1
@@ -95,6 +104,8 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
         if scores.score is not None:  # the rows of a request are one list
             order = np.argsort(-scores.score, kind="stable")
             result |= {"score": scores.score.tolist(), "order": order.tolist()}
+        if policy is not None:
+            result["policy"] = policy
         return JSONResponse(result)
 
     async def predict(request: Request) -> Response:
@@ -128,6 +139,8 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
                 "columns": columns,
                 "takes_preference": predictor.conditioned,
                 "version": predictor.versions["hyperrec_jax"],
+                "model": predictor.identity,
+                "policy": policies and policies.current.version,
             },
             503 if stopping else 200,
         )
@@ -171,6 +184,21 @@ def _warm_up(predictor: Predictor) -> None:
             ),
             np.repeat(predictor.weights(None)[None], rows, axis=0),
         )
+
+
+def _decided(
+    wish: Any, request: Request, predictor: Predictor, policies: WatchedPolicy | None
+) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """The weights for a request, and what its answer says of the policy that chose them."""
+    segment = request.query_params.get("segment")
+    if policies is None:
+        if segment is not None:
+            raise Refused(400, "segment: the server has no policy that tells segments apart")
+        return _preference(wish, predictor), None
+    policy = policies.current  # once: it may be replaced meanwhile
+    asked = wish if wish is None or isinstance(wish, str) else _preference(wish, predictor)
+    decision = policy.decide(asked, segment)
+    return decision.weights, policy.told(decision, predictor.identity)
 
 
 def _preference(value: Any, predictor: Predictor) -> np.ndarray:

@@ -93,6 +93,9 @@ class Measures:
         self.body_bytes = Gauge(
             "hyperrec_body_bytes", "Bytes of bodies that are held", registry=registry
         )
+        self._policies = Counter(
+            "hyperrec_policy_reads", "Changes of the policy's file", ["taken"], registry=registry
+        )
         self._unseen = Counter(
             "hyperrec_unseen_values",
             "Values of scored rows that training never saw",
@@ -110,6 +113,10 @@ class Measures:
         for field in self._fields:  # there from the beginning, at zero
             self._unseen.labels(field)
             self._share.labels(field)
+
+    def policy_read(self, taken: bool) -> None:
+        """Counts a change of the policy's file, by whether the new policy was taken."""
+        self._policies.labels("yes" if taken else "no").inc()
 
     def scored(self, rows: Encoded) -> None:
         """Counts scored rows, one or more, and what of them training never saw."""

@@ -68,6 +68,8 @@ class Predictor:
       versions: Versions of the packages that made it.
       scorer: What makes one score of the predictions for a list; None where a model of an earlier
         release has none.
+      identity: What names the model in answers and logs: the run and its step, or the checksum of
+        an exported model.
     """
 
     preprocess: Preprocessor
@@ -77,6 +79,7 @@ class Predictor:
     config: dict[str, Any]
     versions: dict[str, Any]
     scorer: ListScorer | None = None
+    identity: str = ""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -165,6 +168,16 @@ class Predictor:
         require_finite(score[..., None], "rows")
         score = score[0] if preferences.ndim == 1 else score
         return Ranked(score, ranks(score, groups))
+
+    def require_preference(self, option: str) -> None:
+        """Refuses an option that a model without preferences has no use for.
+
+        Raises:
+          UserError: neither the model nor the score of its lists takes a preference.
+        """
+        if not self.conditioned and self.scorer is None:
+            name = self.config["model"]["name"]
+            raise UserError(f"{option}: the model ({name}) takes no preference; leave it out")
 
     def require_scorer(self) -> ListScorer:
         """The list scorer.
