@@ -17,6 +17,7 @@ def fit(
     options: Mapping[str, Any] | None = None,
     *,
     preset: str = "default",
+    init_from: str | Path | None = None,
 ) -> Model:
     """Trains a model in a workdir, or goes on where a former call was stopped.
 
@@ -26,6 +27,9 @@ def fit(
       options: Values that differ from the preset's, by dotted name, such as
         `{"model.num_experts": 8, "train.epochs": 3}`; `hyperrec options` lists them.
       preset: A named set of values; `original` is the PyTorch original.
+      init_from: Folder of another run whose selected model is the begin, such as that of last
+        month's data. Values that both data sets have keep their embeddings, new ones begin at that
+        of the unknown id; fields, goals and the model's options must be the same.
 
     Returns:
       The selected model; its `evaluate()` gives the front.
@@ -34,6 +38,8 @@ def fit(
       UserError: an option or the preset does not exist, or a value is bad.
     """
     values = {"data.store": str(store.path)} | dict(options or {})
+    if init_from is not None:
+        values["train.init_from"] = str(init_from)
     config = overridden(defaults.get_config(preset).to_dict(), values)
     train(config, Path(workdir), store)
     return Model.load(Path(workdir), store)

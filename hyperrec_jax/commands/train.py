@@ -3,7 +3,8 @@
     hyperrec train --config configs/synthetic.py --workdir runs/synthetic
 
 Prints a table of the validation front at the end. Run the same command again to go on after a
-stop. `--config.KEY=VALUE` and `--set KEY=VALUE` override the config: `--config.train.epochs=3`,
+stop. `--init-from FOLDER` begins at the model of another run, on newer data. `--config.KEY=VALUE`
+and `--set KEY=VALUE` override the config: `--config.train.epochs=3`,
 `--set model.tower_widths=[16,8]`; `hyperrec options` lists the keys.
 """
 
@@ -33,8 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; default runs/<config name>.", flag_values=values
     )
+    flags.DEFINE_string(
+        "init-from",
+        None,
+        "Folder of another run whose selected model is the begin, on data with the same fields and "
+        "goals; the same as --set train.init_from=FOLDER.",
+        flag_values=values,
+    )
     distributed.define_flags(values)
     overrides = cli.parse_flags(values, argv, __doc__)
+    if values["init-from"].value is not None:
+        overrides["train.init_from"] = values["init-from"].value
     config = load_config(values.config, overrides)
     workdir = Path(values.workdir or f"runs/{config_name(values.config)}")
     with distributed.joined(distributed.cluster_from_flags(values)):

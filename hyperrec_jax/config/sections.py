@@ -61,6 +61,8 @@ class Train:
       steps_per_dispatch: Steps compiled into one call.
       checkpoint_every: Steps between checkpoints; the end of an epoch always saves.
       prior_bias: Whether the first predictions are the base rates, not one half.
+      init_from: Folder of another run whose selected model is the begin, on data with the same
+        fields and goals; by default the begin is random.
       unknown_share: Share of the ids of a batch that is taken for values never seen, so that the
         unknown id is trained, too; 0 for none.
       skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
@@ -77,6 +79,7 @@ class Train:
     steps_per_dispatch: Count = 8
     checkpoint_every: Count = 500
     prior_bias: bool = True
+    init_from: str | None = None
     unknown_share: Annotated[float, Range("[0, 1)")] = 0.0
     skip_nonfinite: bool = False
 

@@ -18,7 +18,7 @@ from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
-from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress, saved_steps
 from hyperrec_jax.training.fit_scorer import keep_scorer
 from hyperrec_jax.training.hooks import (
     Checkpointing,
@@ -32,6 +32,7 @@ from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
 from hyperrec_jax.training.state import TrainState, first_state, state_template
+from hyperrec_jax.training.warm_start import WarmStart, begin_at, warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -56,21 +57,25 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     run = resolve(config, store.schema, store.split("train"))
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
+    origin, begun = run.config["train"]["init_from"], saved_steps(workdir)
+    warm = warm_start(run, store, Path(origin)) if origin and not begun else None
     with (
         workdirs.open_workdir(workdir, run.config, store, state_template(run)),
         explain_write_errors(workdir, "the last checkpoint is kept"),
     ):
-        progress = _train_rows(run, reader, workdir, store)
+        progress = _train_rows(run, reader, workdir, store, warm)
         if run.lists is not None and run.lists.epochs:
             progress = _train_lists(run, workdir, store)
         keep_scorer(workdir, store, progress.best_step)
         return progress
 
 
-def _train_rows(run: Run, reader: Reader, workdir: Path, store: Store) -> Progress:
+def _train_rows(
+    run: Run, reader: Reader, workdir: Path, store: Store, warm: WarmStart | None
+) -> Progress:
     """The first stage, or what is left of it."""
     checkpoints = Checkpoints(workdir)
-    state, progress = _resumed(run, checkpoints, store)
+    state, progress = _resumed(run, checkpoints, store, warm)
     if progress.finished or progress.list_step is not None:
         checkpoints.close()
         return progress
@@ -130,11 +135,15 @@ def _require_rows(store: Store) -> None:
             )
 
 
-def _resumed(run: Run, checkpoints: Checkpoints, store: Store) -> tuple[TrainState, Progress]:
+def _resumed(
+    run: Run, checkpoints: Checkpoints, store: Store, warm: WarmStart | None = None
+) -> tuple[TrainState, Progress]:
     """The latest state of a workdir and its progress, or the first of both."""
     restored = checkpoints.restore_latest(state_template(run))
     if restored is None:
-        return first_state(run), Progress(data_fingerprint=store.fingerprint)
+        state = first_state(run)
+        state = state if warm is None else begin_at(state, warm)
+        return state, Progress(data_fingerprint=store.fingerprint)
     state, progress = restored
     logger.info("going on from step %d", int(state.step))
     patience = run.config["train"]["patience"]

@@ -1,0 +1,220 @@
+"""Training that begins at the selected model of another run, on newer data.
+
+The ids of a store are the places of its values, so that they mean other things in another store.
+Values that both know take their rows of the embedding table along; values that only the new data
+has begin at the row of the unknown id, which the old model scored them by. Numbers are standardised
+by the new training rows: the weights that read them are converted, so that the same raw number
+still gives the same vector. A row of known values is thus scored as the old model scores it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hyperrec_jax.config.run import Run
+from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.schema import NumericalField, Schema
+from hyperrec_jax.data.store import Store
+from hyperrec_jax.data.vocabulary_file import read_vocabulary
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel import processes
+from hyperrec_jax.parallel.mesh import path_name
+from hyperrec_jax.parallel.tables import is_table, table_rows
+from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.state import TrainState, state_template
+from hyperrec_jax.training.trained import load_trained
+
+logger = logging.getLogger(__name__)
+
+_KERNEL, _BIAS = "numerical_kernel", "numerical_bias"
+_FAR = 0.5
+"""Standard deviations, or their logarithm's change, from which on a shift is worth a line."""
+
+
+class WarmStart(NamedTuple):
+    """The parameters that a run begins with.
+
+    Attributes:
+      variables: The model's `params` and `batch_stats` as NumPy arrays, in the shapes of the run.
+      told: What changed between the two data sets, a line each.
+    """
+
+    variables: dict[str, Any]
+    told: list[str]
+
+
+def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
+    """Converts the selected model of another run to the data of this one.
+
+    Nothing is written.
+
+    Args:
+      run: The run that begins.
+      store: Its data.
+      origin: The folder of the other run.
+
+    Raises:
+      UserError: there is no model, or it has other fields, goals or shapes.
+    """
+    where = f"train.init_from={origin}"
+    trained = load_trained(origin)
+    old, new = trained.schema, run.schema
+    _require_same_columns(where, old, new)
+    if trained.config["model"]["name"] != run.config["model"]["name"]:
+        raise UserError(
+            f"{where}: its model is {trained.config['model']['name']} and this run's is "
+            f"{run.config['model']['name']}; take the same model"
+        )
+    vocabularies = [workdirs.check_kept_vocabulary(origin), store.path / workdirs.VOCABULARY]
+    rows, told = _rows(*vocabularies) if old.field_sizes else (np.zeros(0, np.int64), [])
+    template = state_template(run).variables
+    found = processes.fetch(trained.variables)
+    _require_same_shapes(where, found, template, rows)
+    converted = jax.tree_util.tree_map_with_path(
+        lambda path, leaf, wanted: (
+            _taken(leaf, rows, len(wanted)) if is_table(path_name(path)) else leaf
+        ),
+        found,
+        template,
+    )
+    params = rescaled(converted["params"], old.numerical, new.numerical)
+    told += _shifts(old, new)
+    return WarmStart(converted | {"params": params}, told)
+
+
+def begin_at(state: TrainState, warm: WarmStart) -> TrainState:
+    """The first state of a run with other parameters, placed as its own were."""
+    for line in warm.told:
+        if processes.is_first():
+            logger.warning("%s", line)
+
+    def placed(leaf: jax.Array, values: np.ndarray) -> jax.Array:
+        values = np.asarray(values, leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: values[part])
+
+    own = {"params": state.params, "batch_stats": state.batch_stats}
+    return state.replace(**jax.tree.map(placed, own, dict(warm.variables)))
+
+
+def _require_same_columns(where: str, old: Schema, new: Schema) -> None:
+    for what, before, now in (
+        (
+            "categorical fields",
+            [f.name for f in old.categorical],
+            [f.name for f in new.categorical],
+        ),
+        ("numerical fields", [f.name for f in old.numerical], [f.name for f in new.numerical]),
+        ("goals", list(old.tasks), list(new.tasks)),
+        ("kinds of goals", [g.kind for g in old.goals], [g.kind for g in new.goals]),
+        (
+            "numerical fields with log1p",
+            [f.name for f in old.numerical if f.log1p],
+            [f.name for f in new.numerical if f.log1p],
+        ),
+    ):
+        if before != now:
+            raise UserError(
+                f"{where}: its {what} are {', '.join(before) or 'none'}, and those of the new data "
+                f"{', '.join(now) or 'none'}; prepare the data with the same, in the same order"
+            )
+
+
+def _rows(before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
+    """For each row of the new embedding table the row of the old one that it begins at.
+
+    Returns:
+      int64 `[row]`, without the unused rows at the end of a large table; and a line for each
+      vocabulary on what it has in common with the old one.
+    """
+    old, new = read_vocabulary(before), read_vocabulary(now)
+    rows, told, first = [], [], 0
+    for name in new.schema.names:
+        known, values = old[name].values, new[name].values
+        ids = ValueEncoder(known)(values.cast(known.type))
+        rows.append(first + np.concatenate([[0], ids]))
+        seen = int((ids > 0).sum())
+        told.append(
+            f"field {name!r}: {seen:,} values keep their embedding, {len(values) - seen:,} new "
+            f"ones begin at that of the unknown id, {len(known) - seen:,} are gone"
+        )
+        first += len(known) + 1
+    return np.concatenate(rows), told
+
+
+def _taken(table: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """Rows of a table, filled up with unused ones, `[length, dim]`."""
+    unused = np.zeros((length - len(rows), table.shape[1]), table.dtype)
+    return np.concatenate([table[rows], unused])
+
+
+def _require_same_shapes(where: str, found: Any, template: Any, rows: np.ndarray) -> None:
+    """Compares all arrays but for the number of ids."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+        return {name: (-1, *s[1:]) if is_table(name) else s for name, s in named.items()}
+
+    before, now = shapes(found), shapes(template)
+    unlike = [n for n in sorted(before.keys() | now.keys()) if before.get(n) != now.get(n)]
+    if unlike:
+        raise UserError(
+            f"{where}: its model has other shapes: {unlike[0]} is "
+            f"{before.get(unlike[0], 'missing')} in it and {now.get(unlike[0], 'missing')} in this "
+            f"run ({len(unlike)} arrays differ); take the model options that it was trained with"
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
+        name = path_name(path)
+        if is_table(name) and leaf.shape[0] != table_rows([len(rows)]):
+            raise UserError(
+                f"{where}: {name} has {leaf.shape[0]} rows and not one for each of the "
+                f"{len(rows)} ids of all fields; such a table can't be carried over"
+            )
+
+
+def rescaled(params: Any, old: Sequence[NumericalField], new: Sequence[NumericalField]) -> Any:
+    """Parameters that read numbers of another scale as the old ones read theirs.
+
+    With `x = (f - m) / s` before and `y = (f - n) / t` now, `x = y t / s + (n - m) / s`: the rows
+    of the kernel are multiplied by `t / s`, and the bias takes the rest.
+
+    Args:
+      params: Nested dictionaries, with `numerical_kernel` `[number, dim]` and `numerical_bias`
+        `[dim]` side by side wherever the model reads numbers.
+      old: The scale that they were trained with.
+      new: The scale of the numbers to come.
+    """
+    if not isinstance(params, Mapping):
+        return params
+    result = {key: rescaled(value, old, new) for key, value in params.items()}
+    if _KERNEL in params and _BIAS in params:
+        ratio = np.array([now.std / before.std for before, now in zip(old, new, strict=True)])
+        shift = np.array([(n.mean - b.mean) / b.std for b, n in zip(old, new, strict=True)])
+        kernel = np.asarray(params[_KERNEL], np.float64)
+        result[_KERNEL] = (kernel * ratio[:, None]).astype(params[_KERNEL].dtype)
+        result[_BIAS] = (params[_BIAS] + shift @ kernel).astype(params[_BIAS].dtype)
+    return result
+
+
+def _shifts(old: Schema, new: Schema) -> list[str]:
+    """Numbers that are distributed otherwise now, and goals whose options are others."""
+    lines = []
+    for before, now in zip(old.numerical, new.numerical, strict=True):
+        moved = abs(now.mean - before.mean) / before.std
+        if moved > _FAR or abs(np.log(now.std / before.std)) > _FAR:
+            lines.append(
+                f"column {now.name!r}: its mean moved from {before.mean:.4g} to {now.mean:.4g}, "
+                f"its standard deviation from {before.std:.4g} to {now.std:.4g}; the weights are "
+                "converted to the new scale"
+            )
+    for goal, other in zip(old.goals, new.goals, strict=True):
+        if goal.options != other.options:
+            lines.append(
+                f"goal {goal.name!r}: its options were {goal.options} and are {other.options} now; "
+                "its predictions begin on the new scale"
+            )
+    return lines

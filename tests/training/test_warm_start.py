@@ -1,0 +1,132 @@
+"""A run that begins at the model of another one, on newer data."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import hyperrec_jax
+from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.data.schema import NumericalField
+from hyperrec_jax.errors import UserError
+from hyperrec_jax.models.features import FeatureEmbedding
+from hyperrec_jax.serving.preprocess import Preprocessor
+from hyperrec_jax.training.checkpoint import Checkpoints
+from hyperrec_jax.training.state import first_state, state_template
+from hyperrec_jax.training.train import train
+from hyperrec_jax.training.warm_start import begin_at, rescaled, warm_start
+from tests.conftest import tiny_config
+
+pytestmark = pytest.mark.slow
+
+
+def _frame(rows=900):
+    """A newer log: items 10 to 29, of which training knew those below 20, and dearer prices."""
+    rng = np.random.default_rng(2)
+    return pd.DataFrame(
+        {
+            "country": rng.choice(["c0", "c1", "c2", "b9"], rows),
+            "item": rng.integers(10, 30, rows),
+            "price": rng.lognormal(2, 0.5, rows),
+            "age": rng.normal(4, 2, rows),
+            "click": rng.integers(0, 2, rows),
+            "buy": rng.integers(0, 2, rows),
+            "session": np.arange(rows) // 5,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    return hyperrec_jax.prepare(
+        _frame(),
+        tmp_path_factory.mktemp("newer") / "data",
+        labels=["click", "buy"],
+        categorical=["country", "item"],
+        numerical=["price", "age"],
+        log1p=["price"],
+        group="session",
+    )
+
+
+def _run(store, **overrides):
+    config = tiny_config(store, **overrides)
+    return resolve(config, store.schema, store.split("train"))
+
+
+def test_the_first_state_scores_as_the_old_model_does(trained_run, newer):
+    run = _run(newer)
+    warm = warm_start(run, newer, trained_run)
+    state = begin_at(first_state(run), warm)
+    rows = _frame(50)
+    preference = np.float32([0.3, 0.7])
+    predictor = hyperrec_jax.load(trained_run)
+    expected = predictor.predict(rows, preference)
+    encoded = Preprocessor.open(newer.schema, newer.path / "vocabulary.arrow")(rows)
+    batch = {"categorical": encoded.categorical, "numerical": encoded.numerical}
+    logits = run.model.apply(state.variables, batch, preference, False)
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), expected, atol=2e-5)
+    assert any("'item': 10 values keep their embedding, 10 new ones" in line for line in warm.told)
+    assert any("column 'age': its mean moved" in line for line in warm.told)
+
+
+def test_numbers_of_another_scale_give_the_same_vector():
+    rng = np.random.default_rng(0)
+    raw = rng.normal(3, 5, (6, 2))
+    scales = [
+        [NumericalField("a", mean=1.0, std=2.0), NumericalField("b", mean=-3.0, std=0.5)],
+        [NumericalField("a", mean=4.0, std=7.0), NumericalField("b", mean=2.0, std=3.0)],
+    ]
+    module = FeatureEmbedding((), 2, 4)
+    vectors, params = [], None
+    for fields in scales:
+        mean, std = ([getattr(field, name) for field in fields] for name in ("mean", "std"))
+        batch = {
+            "categorical": np.zeros((6, 0), np.int32),
+            "numerical": ((raw - mean) / std).astype(np.float32),
+        }
+        if params is None:
+            params = module.init(jax.random.key(0), batch)["params"]
+        else:
+            params = rescaled({"inner": params}, *scales)["inner"]
+        vectors.append(module.apply({"params": params}, batch).concatenate())
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_warm_run_goes_on_where_it_was_stopped(trained_run, newer, tmp_path, caplog):
+    config = tiny_config(newer, train__init_from=str(trained_run), train__epochs=1)
+    progress = train(config, tmp_path / "warm", newer)
+    assert "new ones begin at that of the unknown id" in caplog.text
+    caplog.clear()
+    assert train(config, tmp_path / "warm", newer) == progress  # finished: nothing begins again
+    assert "unknown id" not in caplog.text
+    run = resolve(config, newer.schema, newer.split("train"))
+    state, _ = Checkpoints(tmp_path / "warm", read_only=True).restore_latest(state_template(run))
+    assert int(state.step) == progress.best_step
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__name": "mmoe"}, "its model is pomoe and this run's is mmoe"),
+        ({"model__embedding_dim": 8}, "its model has other shapes"),
+    ],
+)
+def test_another_model_is_refused_before_anything_is_written(
+    trained_run, newer, tmp_path, overrides, message
+):
+    config = tiny_config(newer, train__init_from=str(trained_run), **overrides)
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run", newer)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_columns_are_refused(trained_run, newer):
+    run = _run(newer)
+    schema = dataclasses.replace(newer.schema, tasks=("click", "order"), goals=())
+    with pytest.raises(UserError, match="its goals are click, buy, and those of the new data"):
+        warm_start(dataclasses.replace(run, schema=schema), newer, trained_run)
+    with pytest.raises(UserError, match="no run is there"):
+        warm_start(run, newer, trained_run / "nothing")
