@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hyperrec_jax.api.fresh import fresh_rows
 from hyperrec_jax.data.checks import unseen_warnings
-from hyperrec_jax.data.fresh import describe_fresh
-from hyperrec_jax.data.source import Source
-from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.choice import Suggestion, suggest_preference
+from hyperrec_jax.evaluation.drift import Drift, DriftLimits
 from hyperrec_jax.evaluation.exchange import ExchangeRate
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.evaluation.guarded_suggestion import GuardedSuggestion
@@ -25,10 +24,10 @@ from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor, Ranked
-from hyperrec_jax.serving.preprocess import RawRows, to_table
+from hyperrec_jax.serving.preprocess import RawRows
 from hyperrec_jax.training import workdir as workdirs
-from hyperrec_jax.training.fresh import fresh_store
 from hyperrec_jax.training.guarded import CONFIDENCE, exchange, suggest_guarded
+from hyperrec_jax.training.monitor import monitor
 from hyperrec_jax.training.trained import Trained, load_trained
 
 logger = logging.getLogger(__name__)
@@ -139,15 +138,7 @@ class Model(Trained):
     def _evaluate_rows(
         self, rows: RawRows, preferences: np.ndarray | int, options: dict[str, Any]
     ) -> Front:
-        description = describe_fresh(self.schema, {})
-
-        def source(folder: Path) -> Source:
-            path = folder / "rows.parquet"
-            with path.open("wb") as file:
-                identity = write_frame(to_table(rows), description, file)
-            return frame_source(description, path, identity)
-
-        with fresh_store(self.folder, source) as store:
+        with fresh_rows(self, rows) as store:
             fresh = store.split("test")
             for line in unseen_warnings(self.schema, fresh.unseen, len(fresh), "fresh rows"):
                 logger.warning("%s", line)
@@ -244,6 +235,45 @@ class Model(Trained):
         if guards or baseline is not None or baseline_run is not None:
             raise UserError(f"guards go with goals that begin with max: or min:, not with {goal}")
         return suggest_preference(front or self.evaluate(split=split), goal)
+
+    def monitor(
+        self,
+        rows: RawRows,
+        preference: ArrayLike | None = None,
+        *,
+        guard: str | Sequence[str] = (),
+        baseline: ArrayLike | None = None,
+        limits: DriftLimits | None = None,
+        confidence: float = CONFIDENCE,
+        resample_by: str | None = None,
+    ) -> Drift:
+        """What has changed on fresh rows against the test rows of training, beyond noise.
+
+        Args:
+          rows: Fresh rows with labels, as for `evaluate`.
+          preference: The preference in use, `[goal]`, which guards need.
+          guard: What it was to keep, such as `click>=-1%`. One, or several.
+          baseline: What guards compare with, `[goal]`; None for equal weights.
+          limits: From where on a change is an alarm; None for the defaults.
+          confidence: As for `suggest`.
+          resample_by: As for `suggest`.
+
+        Raises:
+          UserError: the rows, a guard or a number is not as it should be.
+        """
+        weights = self._predictor.weights
+        with fresh_rows(self, rows) as fresh:
+            return monitor(
+                self,
+                self.data,
+                fresh,
+                guards=[guard] if isinstance(guard, str) else list(guard),
+                preference=None if preference is None else weights(preference),
+                baseline=None if baseline is None else weights(baseline, "baseline"),
+                limits=limits,
+                confidence=confidence,
+                resample_by=resample_by,
+            )
 
     def exchange_rates(
         self,

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": ("predict", "score a file of raw rows under one or more preferences"),
     "rank": ("rank", "order the rows of a file within their lists under a preference"),
     "suggest": ("suggest", "pick the preference of a front that serves a wish best"),
+    "monitor": ("monitor", "tell drift from noise on a fresh log"),
     "policy": ("policy", "check a policy, or say what a new one changes"),
     "explore": ("explore", "open a page with a slider for each goal"),
     "export": ("export", "write a model that serves without the training code"),

@@ -54,6 +54,10 @@ class Measured(NamedTuple):
     values: Floats
     samples: Floats
 
+    def columns(self, part: slice) -> "Measured":
+        """Some of the metrics."""
+        return Measured(self.values[:, part], self.samples[..., part])
+
 
 def row_terms(goal: RowGoal, metric: str, rows: Labelled, outputs: np.ndarray) -> Terms | None:
     """A metric of a goal as sums over rows.

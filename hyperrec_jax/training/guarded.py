@@ -56,7 +56,7 @@ def suggest_guarded(
       UserError: a goal, guard or number is malformed, no preference meets the guards, or the model
         takes no preference.
     """
-    _check_numbers(confidence, resamples)
+    check_numbers(confidence, resamples)
     opened = Measurer(trained, store, split, resample_by=resample_by, resamples=resamples)
     objective = Objective.parse(goal, opened.known)
     parsed = [Guard.parse(text, opened.known) for text in guards]
@@ -153,7 +153,7 @@ def exchange(
     Raises:
       UserError: the model takes no preference and has no lists, or a number is out of range.
     """
-    _check_numbers(confidence, resamples)
+    check_numbers(confidence, resamples)
     opened = Measurer(trained, store, split, resample_by=resample_by, resamples=resamples)
     mains = [opened.main(goal) for goal in range(trained.schema.num_tasks)]
     if not trained.network.conditioned and not any(measure.of_lists for measure in mains):
@@ -181,7 +181,12 @@ def _distinct(measures: Sequence[Measure]) -> list[Measure]:
     return list({measure.name: measure for measure in measures}.values())
 
 
-def _check_numbers(confidence: float, resamples: int) -> None:
+def check_numbers(confidence: float, resamples: int) -> None:
+    """Refuses what bounds can't be made of.
+
+    Raises:
+      UserError: the confidence is not in [0.5, 1), or there are fewer than 100 resamples.
+    """
     if not 0.5 <= confidence < 1:
         raise UserError(f"--confidence {confidence:g}: give at least 0.5 and less than 1")
     if resamples < 100:

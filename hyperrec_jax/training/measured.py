@@ -39,6 +39,7 @@ class Measurer:
         *,
         resample_by: str | None = None,
         resamples: int = 1000,
+        seed: int = 0,
     ) -> None:
         """Opens a split.
 
@@ -50,6 +51,7 @@ class Measurer:
             users that training never saw, each list is drawn alone. None for the lists, or the
             rows where there are none.
           resamples: Number of resamples, at least 2.
+          seed: Seed of the draws; only what has the same rows and seed is paired.
 
         Raises:
           UserError: the store is another model's, or there is no such split or field.
@@ -63,7 +65,7 @@ class Measurer:
         self.known = measures_of(self._goals, lists=self._scorer is not None)
         self._groups = self._rows.groups(0, len(self._rows)) if trained.schema.group else None
         units, what = self._units(resample_by)
-        self._resampler = Resampler(units, resamples)
+        self._resampler = Resampler(units, resamples, seed)
         if self._scorer is not None and self._groups is not None:
             try:
                 self._unit_of_list = units_of_lists(self._groups, self._resampler.unit_of_row)
@@ -210,6 +212,6 @@ def _scorer(trained: Trained, store: Store) -> ListScorer | None:
     """The list scorer; None where the data does not allow for lists."""
     try:
         trained.check_groups(store)
-        return trained.list_scorer(store)
+        return trained.list_scorer(store if len(store.split("validation")) else None)
     except UserError:
         return None
