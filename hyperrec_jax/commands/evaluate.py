@@ -129,7 +129,7 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
     from hyperrec_jax.preference import grid
     from hyperrec_jax.reports import results, tables
     from hyperrec_jax.reports.details import details as report_details
-    from hyperrec_jax.reports.lists import lists_summary
+    from hyperrec_jax.reports.summary import front_summary, wrapped
     from hyperrec_jax.training import trained as trained_models
     from hyperrec_jax.training import workdir as workdirs
     from hyperrec_jax.training.fit_scorer import describe_choice
@@ -188,14 +188,13 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
         details = report_details(workdir, trained, split, scores, front, against)
         results.write(front, output, details, fused)
         if front.lists and scorer:
-            print(describe_choice(scorer))
-            print(lists_summary(front.lists))
-        print(tables.front_summary(front))
-        print(unseen_shares(trained.schema, split, name))
+            print(wrapped(describe_choice(scorer)))
+        print(front_summary(front))
+        print(wrapped(unseen_shares(trained.schema, split, name)))
         for line in unseen_warnings(trained.schema, split.unseen, len(split), values.data or name):
             logger.warning("%s", line)
         if against:
-            print(tables.comparison_summary(against))
+            print("\n".join(map(wrapped, tables.comparison_summary(against).splitlines())))
         print(f"written to {output}/")
 
     processes.on_first(write)

@@ -99,7 +99,7 @@ def score_split(
       preferences: `[preference, goal]`.
       mesh: Devices; each process reads its part of the rows.
       batch_size: Number of rows for each call, over all processes.
-      progress: Whether to show a bar.
+      progress: Whether to show a bar in a terminal.
 
     Raises:
       UserError: the split is empty.
@@ -137,7 +137,8 @@ def score_split(
         start = stop
 
     total = -(-len(split) // batch_size)
-    for batch in tqdm(batches, total=total, unit="batch", disable=not progress, desc="scoring"):
+    shown = None if progress else True  # None: only in a terminal
+    for batch in tqdm(batches, total=total, unit="batch", disable=shown, desc="scoring"):
         placed = place_batch({name: batch[name] for name in batch if name != "mask"}, mesh)
         truth = {name: placed.pop(name) for name in list(placed) if name in ("labels", "weight")}
         values = score(variables, placed, asked)

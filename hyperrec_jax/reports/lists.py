@@ -8,7 +8,7 @@ import numpy as np
 from hyperrec_jax.evaluation.bootstrap import interval
 from hyperrec_jax.evaluation.list_front import ListFront, Lists
 from hyperrec_jax.reports.plots import COLOURS, MARKERS, MAX_PAIRS, new_figure
-from hyperrec_jax.reports.tables import SUMMARY_ROWS, table
+from hyperrec_jax.reports.tables import table
 
 NOTE = (
     "One list for each group of rows and each preference, for all goals. NDCG counts the first "
@@ -18,32 +18,26 @@ NOTE = (
 )
 
 
-def lists_summary(lists: Lists) -> str:
-    """The lists for a terminal: the fusions beside each other, then the first one's front."""
+def lists_summary(lists: Lists) -> list[str]:
+    """Lines for a terminal: the fusions beside each other where there are several, the verdict."""
     first = lists.first
     counts = ", ".join(
-        f"{goal} {count:,} (without a positive: {skipped:,})"
-        for goal, count, skipped in zip(first.goals, first.lists, first.skipped, strict=True)
+        f"{goal} {count:,}" for goal, count in zip(first.goals, first.lists.tolist(), strict=True)
     )
-    lines = [f"one list for each group, for all goals; lists that count: {counts}"]
-    header, rows = fusion_rows(lists)
-    lines.append(table(header, rows))
-    records = first.records()
-    names = [name for name in records[0] if name not in ("fusion", "at", "non_dominated")]
-    kept = [name for name in names if name.startswith(("preference/", "ndcg", "map", "grouped"))]
-    step = -(-len(records) // SUMMARY_ROWS)
-    shown = [
-        [*(record[name] for name in kept), "*" if record["non_dominated"] else ""]
-        for record in records[::step]
-    ]
-    lines.append(f"lists by {first.fusion} at {first.at}; lists.csv has all metrics and fusions")
-    lines.append(table([*(name.replace("preference/", "r ") for name in kept), "*"], shown))
-    lines += verdict(first)
-    return "\n".join(lines)
+    lines = [f"lists by {first.fusion} at {first.at}, NDCG@{first.k}; lists that count: {counts}"]
+    if len(lists.fronts) > 1:
+        header, rows = fusion_rows(lists)
+        lines.append(table(header[:5], [row[:5] for row in rows]))
+    return lines + verdict(first, short=True)
 
 
-def verdict(front: ListFront) -> list[str]:
-    """Whether the lists trade off, in a line; none without resamples or preferences."""
+def verdict(front: ListFront, short: bool = False) -> list[str]:
+    """Whether the lists trade off, in a line; none without resamples or preferences.
+
+    Args:
+      front: The front of one fusion.
+      short: Whether to leave out what the numbers are.
+    """
     trade_off = front.trade_off
     if trade_off is None:
         return []
@@ -52,10 +46,10 @@ def verdict(front: ListFront) -> list[str]:
         for goal, gain, deviation in zip(front.goals, *trade_off[:2], strict=True)
     )
     found = "the preference trades off" if trade_off.found else "no trade-off beyond noise"
-    return [
-        f"lists: {found}: NDCG@{front.k} gained from the least to the greatest weight: {gains} "
-        "(bootstrap over lists)"
-    ]
+    line = f"lists: {found}: NDCG@{front.k} gained"
+    if short:
+        return [f"{line} {gains}"]
+    return [f"{line} from the least to the greatest weight: {gains} (bootstrap over lists)"]
 
 
 def fusion_rows(lists: Lists) -> tuple[list[str], list[list[Any]]]:

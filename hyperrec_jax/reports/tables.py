@@ -11,7 +11,10 @@ from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.training.checkpoint import Progress
 from hyperrec_jax.training.log import read_metrics
 
-SUMMARY_ROWS = 25
+MOST_COLUMNS = 100
+"""Characters of a line on a terminal."""
+MOST_ROWS = 9
+"""Rows that a terminal shows of a table; the files have all."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -40,6 +43,25 @@ def training_summary(workdir: Path, progress: Progress) -> str:
     """The validation record of each epoch, and which one was selected."""
     records = [record for record in read_metrics(workdir) if record["kind"] == "validation"]
     names = [name for name in (records[0] if records else {}) if "/" in name]
+    shown = records
+    if len(records) > MOST_ROWS:  # metrics.jsonl has all
+        places = set(np.linspace(0, len(records) - 1, MOST_ROWS - 1).astype(int).tolist())
+        shown = [
+            record
+            for place, record in enumerate(records)
+            if place in places or record["step"] == progress.best_step
+        ]
+    # Of several metrics the main ones come first, goal by goal: others go where there is no room.
+    kinds = list(dict.fromkeys(name.partition("/")[0] for name in names))
+    text = _epochs(shown, names, progress)
+    while len(kinds) > 1 and max(map(len, text.splitlines())) > MOST_COLUMNS:
+        last = kinds.pop()
+        names = [name for name in names if name.partition("/")[0] != last]
+        text = _epochs(shown, names, progress)
+    return f"validation (best of the grid for each goal); run in {workdir}\n{text}"
+
+
+def _epochs(records: Sequence[dict[str, Any]], names: Sequence[str], progress: Progress) -> str:
     rows = [
         [
             int(record["epoch"]),
@@ -49,78 +71,10 @@ def training_summary(workdir: Path, progress: Progress) -> str:
         ]
         for record in records
     ]
-    title = f"validation (best of the grid for each goal); run in {workdir}"
-    return f"{title}\n{table(['epoch', *names, 'hypervolume', ''], rows)}"
+    return table(["epoch", *names, "hypervolume", ""], rows)
 
 
-def front_summary(front: Front) -> str:
-    """The front as a table, with what it says and what it can't."""
-    records = front.records()
-    if len(records) > SUMMARY_ROWS:  # a terminal shows a few dozen rows; the CSV has all
-        step = -(-len(records) // SUMMARY_ROWS)
-        records = records[::step]
-    names = [name for name in records[0] if name != "non_dominated"]
-    rows = [
-        [*(record[name] for name in names), "*" if record["non_dominated"] else ""]
-        for record in records
-    ]
-    beyond_noise = ""
-    if front.non_dominated_beyond_noise is not None:
-        share = f"{front.non_dominated_beyond_noise:.0%}"
-        beyond_noise = f"; by {_loss(front)}, beyond the noise of the rows: {share}"
-    lines = [
-        f"{front.split}: {front.rows:,} rows; {_label_counts(front)}",
-        table([*(name.replace("preference/", "r ") for name in names), "*"], rows),
-        f"hypervolume {front.hypervolume:.4f} of {front.objective} from the reference point "
-        f"({', '.join('1' for _ in front.tasks)}); * not dominated: "
-        f"{int(front.non_dominated.sum())} of {len(front.non_dominated)} preferences"
-        + beyond_noise,
-    ]
-    if front.has_grid:
-        lines.append(
-            f"of {_RELATIVE[set(front.kinds) == {'binary'}]}: hypervolume "
-            f"{front.loss_hypervolume:.4f} from ({', '.join('1' for _ in front.tasks)}), span "
-            f"{front.span:.4f}, spacing {front.spacing:.4f}, mean angle to the preference "
-            f"{front.angle:.2f}"
-        )
-        lines.append(
-            "correlation of a goal's loss with its weight (-1 obeys the preference): "
-            + ", ".join(
-                f"{task} {value:+.2f}"
-                for task, value in zip(front.tasks, front.obedience, strict=True)
-            )
-        )
-    if front.trade_off:
-        gains = ", ".join(
-            f"{task} {gain:+.5f} ± {deviation:.5f}"
-            for task, gain, deviation in zip(front.tasks, *front.trade_off[:2], strict=True)
-        )
-        lines.append(
-            "losses: "
-            + (
-                "the preference trades off"
-                if front.trade_off.found
-                else "no trade-off beyond noise"
-            )
-            + f": {_loss(front)} gained from the least to the greatest weight: {gains} (bootstrap)"
-        )
-    if front.undefined_tasks:
-        undefined = ", ".join(front.undefined_tasks)
-        lines.append(f"{undefined_note(front, undefined)}; it stays out of the hypervolume")
-    return "\n".join(lines)
-
-
-_RELATIVE = {
-    True: "log losses over the entropy of the base rate",
-    False: "losses over those of the best constants",
-}
-
-
-def _loss(front: Front) -> str:
-    return "log loss" if set(front.kinds) == {"binary"} else "loss"
-
-
-def _label_counts(front: Front) -> str:
+def label_counts(front: Front) -> str:
     """The labels of each goal in a split."""
     if front.plain:
         pairs = zip(front.tasks, front.positives, strict=True)

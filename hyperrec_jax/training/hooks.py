@@ -4,6 +4,7 @@ The loop calls its hooks in their order; `training.train` lists them.
 """
 
 import math
+import sys
 from collections.abc import Callable
 
 from tqdm import tqdm
@@ -14,6 +15,9 @@ from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.state import TrainState
 from hyperrec_jax.training.step import StepMetrics
+
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+"""Without tqdm's own rate, which is that of steps."""
 
 Validate = Callable[[TrainState], dict[str, float]]
 """Scores a state; its `value` (higher is better) selects the best state. A value of NaN means that
@@ -76,41 +80,59 @@ class Logging(Hook):
 
 
 class ProgressBar(Hook):
-    """Shows steps, losses and rows per second; only process 0 does."""
+    """Shows steps, losses and rows per second; only process 0 does.
+
+    Where there is no terminal, as in the log of a scheduler, it is a line for each epoch.
+    """
 
     def __init__(self, goals: tuple[str, ...], run: Run) -> None:
         self._goals, self._epochs = goals, run.config["train"]["epochs"]
         self._first_epoch = run.first_epoch
         self._unit = "epoch of lists" if run.first_step else "epoch"
         self._bar = tqdm(disable=True)
+        self._compiled = False
+        self._terminal = sys.stderr.isatty()
+        self._told = ""
 
     def begin(self, progress: Progress, first: int, total: int) -> None:
-        self._done = first
+        self._done, self._progress = first, progress
         self._bar = tqdm(
             total=total,
             initial=first,
             unit="step",
-            disable=not processes.is_first(),
-            desc=self._epoch(progress),
+            disable=not (processes.is_first() and self._terminal),
+            desc=self._epoch() + (": compiling" if first < total else ""),
+            bar_format=_BAR,
             mininterval=1.0,
             dynamic_ncols=True,
         )
 
     def trained(self, done: int, metrics: StepMetrics, rows_per_second: float) -> None:
-        self._bar.update(done - self._done)
-        self._done = done
         means = metrics.goal_losses.mean(axis=0)
         losses = (f"{goal} {mean:.4f}" for goal, mean in zip(self._goals, means, strict=True))
-        self._bar.set_postfix_str(" ".join(losses) + f", {rows_per_second:,.0f} rows/s")
+        self._told = " ".join(losses)
+        if not self._compiled:
+            # Most of the first call's time went into the compiler: it counts for no rate.
+            self._compiled = True
+            self._bar.initial = self._bar.n = done
+            self._bar.unpause()
+        else:
+            self._bar.update(done - self._done)
+            self._told += f", {rows_per_second:,.0f} rows/s"
+        self._done = done
+        self._bar.set_description(self._epoch(), refresh=False)
+        self._bar.set_postfix_str(self._told)
 
     def epoch_ended(self, state: TrainState, progress: Progress) -> None:
-        self._bar.set_description(self._epoch(progress))
+        if processes.is_first() and not self._terminal:
+            print(f"{self._epoch()}: {self._told}", file=sys.stderr, flush=True)
+        self._bar.set_description(f"{self._epoch()}: validating")
 
     def close(self) -> None:
         self._bar.close()
 
-    def _epoch(self, progress: Progress) -> str:
-        epoch = min(progress.epoch - self._first_epoch + 1, self._epochs)
+    def _epoch(self) -> str:
+        epoch = min(self._progress.epoch - self._first_epoch + 1, self._epochs)
         return f"{self._unit} {epoch}/{self._epochs}"
 
 

@@ -15,7 +15,7 @@ from hyperrec_jax.evaluation.measures import loss_of_rows
 from hyperrec_jax.goals import Statistics
 from hyperrec_jax.goals.losses import batch_losses, output_slices, predict_all, row_losses
 from hyperrec_jax.preference.normalisation import constant_losses
-from hyperrec_jax.reports.tables import front_summary
+from hyperrec_jax.reports.summary import front_summary
 from hyperrec_jax.training.dispatch import make_step
 from hyperrec_jax.training.measured import Measurer
 from hyperrec_jax.training.state import init_state
