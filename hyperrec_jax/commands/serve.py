@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
-from hyperrec_jax.errors import needs_extra
+from hyperrec_jax.errors import UserError, needs_extra
 from hyperrec_jax.serving.limits import Limits
 
 
@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="policy.yaml that chooses preferences; read again whenever it changes",
     )
+    parser.add_argument(
+        "--request-log", type=Path, help="folder for a sample of requests and answers, in Parquet"
+    )
+    parser.add_argument(
+        "--sample", type=float, help="share of requests that --request-log takes (default: 0.1)"
+    )
     option("--host", "127.0.0.1", "address, of IPv4 or IPv6")
     option("--port", 8000, "port; 0: a free one")
     option("--max-rows", default.max_rows, "rows that a request may hold")
@@ -68,17 +74,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits = Limits(
         **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}
     )
+    if arguments.sample is not None and not arguments.request_log:
+        raise UserError("--sample: goes with --request-log, which takes the sample")
     with needs_extra("serve"):
         from hyperrec_jax.serving.http import create_app
         from hyperrec_jax.serving.listen import bind, listen
     from hyperrec_jax.api.load import load_predictor
     from hyperrec_jax.serving.policy_watch import WatchedPolicy
+    from hyperrec_jax.serving.request_log import RequestLog
 
     with bind(arguments.host, arguments.port) as listener:
         predictor, policies = load_predictor(arguments.model), None
         if arguments.policy:
             predictor.require_preference("--policy")
             policies = WatchedPolicy(arguments.policy, predictor.tasks)
-        app = create_app(predictor, limits, policies)
+        requests = None
+        if arguments.request_log:
+            share = 0.1 if arguments.sample is None else arguments.sample
+            schema = predictor.preprocess.schema
+            requests = RequestLog(arguments.request_log, share, schema, predictor.identity)
+        app = create_app(predictor, limits, policies, requests)
         listen(app, listener, f"{arguments.model} on", limits)
     return 0

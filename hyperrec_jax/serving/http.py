@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from hyperrec_jax.serving.policy_watch import WatchedPolicy
 from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, require_finite
 from hyperrec_jax.serving.preprocess import Encoded
 from hyperrec_jax.serving.refusal import Refused
+from hyperrec_jax.serving.request_log import Logged, RequestLog
 
 SMALL_BODY_BYTES = 1 << 16
 """A body up to this size is decoded where it was read; a larger one in a thread of its own."""
@@ -38,6 +40,7 @@ def create_app(
     predictor: Predictor,
     limits: Limits | None = None,
     policies: WatchedPolicy | None = None,
+    requests: RequestLog | None = None,
 ) -> Starlette:
     """The application, for any ASGI server.
 
@@ -45,6 +48,7 @@ def create_app(
       predictor: A model.
       limits: What the server takes; None for the defaults.
       policies: What chooses the preference of a request; None leaves it to the request alone.
+      requests: What keeps a sample of the requests and their answers, if any.
     """
     limits = limits or Limits()
     measures = Measures(predictor.preprocess.schema)
@@ -64,10 +68,13 @@ def create_app(
         measures.rows_waiting.set_function(lambda: batcher.queued)
         works = [batcher.run(), _watch_loop(measures)]
         works += [policies.watch(measures.policy_read)] if policies else []
+        works += [requests.run(measures.requests_logged)] if requests else []
         tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()
+        if requests:
+            await requests.flush(measures.requests_logged)
         decoders.shutdown(wait=False, cancel_futures=True)
 
     def decode(body: bytearray) -> tuple[Encoded, Any]:
@@ -100,6 +107,10 @@ def create_app(
         if scores.score is not None:
             require_finite(scores.score[:, None], "rows")
         measures.scored(rows)
+        if requests and requests.taken():
+            now, segment = datetime.now(UTC), request.query_params.get("segment")
+            if not requests.add(Logged(now, segment, policy, preference, rows, scores)):
+                measures.requests_logged(False, 1)
         result = {"tasks": predictor.tasks, "scores": scores.probabilities.tolist()}
         if scores.score is not None:  # the rows of a request are one list
             order = np.argsort(-scores.score, kind="stable")

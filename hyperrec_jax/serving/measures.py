@@ -96,6 +96,12 @@ class Measures:
         self._policies = Counter(
             "hyperrec_policy_reads", "Changes of the policy's file", ["taken"], registry=registry
         )
+        self._logged = Counter(
+            "hyperrec_logged_requests",
+            "Requests of the sample for the log",
+            ["written"],
+            registry=registry,
+        )
         self._unseen = Counter(
             "hyperrec_unseen_values",
             "Values of scored rows that training never saw",
@@ -117,6 +123,10 @@ class Measures:
     def policy_read(self, taken: bool) -> None:
         """Counts a change of the policy's file, by whether the new policy was taken."""
         self._policies.labels("yes" if taken else "no").inc()
+
+    def requests_logged(self, written: bool, count: int) -> None:
+        """Counts requests of the sample, by whether the log has them."""
+        self._logged.labels("yes" if written else "no").inc(count)
 
     def scored(self, rows: Encoded) -> None:
         """Counts scored rows, one or more, and what of them training never saw."""
