@@ -10,7 +10,8 @@ import dataclasses
 import json
 import logging
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from orbax.checkpoint.options import MultiprocessingOptions
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import processes
@@ -108,6 +110,21 @@ def _parse_progress(record: Any) -> tuple[Progress, int]:
 
 def _json_checksum(values: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+def _barrier() -> Callable[..., None]:
+    """Orbax's barrier of all processes, with a name of its own each time.
+
+    Orbax gives the barrier that ends a save the same name at the next one. On a busy machine the
+    client of a process may not have put the former one away by then, and refuses the second.
+    """
+    wait, counts = ocp.multihost.get_barrier_sync_fn(), Counter[str]()
+
+    def barrier(*, key: str, timeout_ms: int) -> None:
+        counts[key] += 1  # in the same order in all processes: one thread at a time saves here
+        wait(key=f"{key}.{counts[key]}", timeout_ms=timeout_ms)
+
+    return barrier
 
 
 LATEST, BEST = "checkpoints", "best"
@@ -205,7 +222,12 @@ class Checkpoints:
 
         def manager(name: str, keep: int, background: bool) -> ocp.CheckpointManager:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=background, read_only=read_only
+                max_to_keep=keep,
+                enable_async_checkpointing=background,
+                read_only=read_only,
+                # Both folders have barriers of their own: one may still save in the background.
+                multiprocessing_options=MultiprocessingOptions(barrier_sync_key_prefix=name),
+                async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier()),
             )
             return ocp.CheckpointManager((workdir / name).resolve(), options=options)
 
