@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperrec_jax.data.checks import unseen_in_store
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.description import parse_description
 from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.leaks import leak_warnings
+from hyperrec_jax.evaluation.sanity import suspicions
 from hyperrec_jax.serving.preprocess import RawRows, to_table
 
 
@@ -58,7 +57,9 @@ def prepare(
       test_fraction: Share that is kept for the test, in (0, 1); where `split` does not say.
 
     Warns:
-      UserWarning: Many values of a field are in no training row, or a column tells a label.
+      UserWarning: Many values of a field are in no training row; a column tells a label, or has one
+        value only; a goal has too few positives; a split is empty; goals are a funnel in another
+        order.
 
     Raises:
       UserError: a column is missing or a value is not as its column needs it; the folder stays as
@@ -100,7 +101,7 @@ def prepare(
         identity = write_frame(table, description, kept)
         source = frame_source(description, Path(kept.name), identity)
         store = prepare_store(source, folder / "store", validation_fraction)
-    for line in [*unseen_in_store(store), *leak_warnings(store)]:
+    for line in suspicions(store):
         warnings.warn(line, stacklevel=2)
     return store
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
-from hyperrec_jax.data.checks import unseen_in_store, unseen_shares
+from hyperrec_jax.data.checks import unseen_shares
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.schema import Schema
@@ -19,7 +19,7 @@ from hyperrec_jax.data.sources.registry import SOURCES
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.times import moment
-from hyperrec_jax.evaluation.leaks import leak_warnings
+from hyperrec_jax.evaluation.sanity import suspicions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output or Path("data") / source.name
     store = prepare_store(source, output, arguments.validation_fraction)
     print(summary(store))
-    for line in [*unseen_in_store(store), *leak_warnings(store)]:
+    for line in suspicions(store):
         print(f"warning: {line}", file=sys.stderr)
     return 0
 

@@ -13,6 +13,7 @@ from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.evaluation.leaks import leak_warnings
+from hyperrec_jax.evaluation.sanity import suspicions
 
 SCHEMA = Schema(
     source="test",
@@ -94,3 +95,43 @@ def test_labels_in_another_order_than_a_funnel_are_found(write, order, expected)
     store = write(labels=lambda labels: labels[:, order].astype(np.uint8))
     assert first_outside_funnel(store.split("train")) == expected
     assert first_outside_funnel(store.split("validation")) is None
+
+
+def _told(store, part):
+    return [line for line in suspicions(store) if part in line]
+
+
+def test_constant_columns_are_told(write):
+    assert _told(write(), "same value") == []
+    rows = np.arange(1000)
+    numbers = np.stack([rows, np.ones(1000)], 1).astype(np.float32)
+    (line,) = _told(write(numerical=lambda labels: numbers), "same value")
+    assert "column 'paid' has the same value in all 1,000 training rows" in line
+    late = np.ones((40_000, 2), np.float32)
+    late[-1, 1] = 2  # not in the first record batch
+    late[1, 0] = 2
+    assert _told(write(rows=40_000, numerical=lambda labels: late), "same value") == []
+
+
+def test_goals_with_few_positives_are_told(write):
+    assert len(_told(write(), "mostly noise")) > 0  # ten test rows
+
+    def labels(full):
+        return np.stack([full[:, 0], np.arange(len(full)) < 3, full[:, 0]], 1).astype(np.uint8)
+
+    (line,) = _told(write(labels=labels), "hardly be learnt")
+    assert "train split: goal 'buy' has 3 positives in 1,000 rows" in line
+    (line,) = _told(write(labels=lambda full: 1 - labels(full)), "hardly be learnt")
+    assert "goal 'buy' has 3 negatives" in line
+
+
+def test_empty_splits_are_told(write):
+    (line,) = _told(write(), "has no rows")
+    assert "the validation split" in line
+
+
+def test_a_funnel_in_another_order_is_told(write):
+    assert _told(write(), "steps of a funnel") == []
+    (line,) = _told(write(labels=lambda labels: labels[:, ::-1].astype(np.uint8)), "steps of a funnel")
+    assert "name them as return, buy, click" in line
+    assert _told(write(labels=lambda labels: labels ^ (np.arange(3) == 1)), "steps of a funnel") == []
