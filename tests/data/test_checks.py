@@ -131,7 +131,7 @@ def test_empty_splits_are_told(write):
 
 
 def test_a_funnel_in_another_order_is_told(write):
-    assert _told(write(), "steps of a funnel") == []
-    (line,) = _told(write(labels=lambda labels: labels[:, ::-1].astype(np.uint8)), "steps of a funnel")
+    assert _told(write(), "of a funnel") == []
+    (line,) = _told(write(labels=lambda labels: labels[:, ::-1].astype(np.uint8)), "of a funnel")
     assert "name them as return, buy, click" in line
-    assert _told(write(labels=lambda labels: labels ^ (np.arange(3) == 1)), "steps of a funnel") == []
+    assert _told(write(labels=lambda labels: labels ^ (np.arange(3) == 1)), "of a funnel") == []
