@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A file's tests share what they train: one process runs them. The slow files come first.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint clean
 
@@ -11,10 +13,10 @@ demo: $(VENV)/installed ## Prepare synthetic data, train, evaluate a grid, write
 	$(BIN)/hyperrec evaluate --workdir runs/synthetic --grid 25
 
 test: $(VENV)/installed-dev lint ## Lint, type-check and test.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(VENV)/installed-dev ## The tests of mathematics, texts and files; no training, no processes.
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

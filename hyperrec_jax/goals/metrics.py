@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -159,6 +158,9 @@ def xauc(labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = 
     Returns:
       In [0, 1], one half for equal predictions; NaN where all labels are the same.
     """
+    # Here and not at the top: every command would wait for it, and few measure this.
+    from scipy import stats
+
     truth, values, mass = _rows(labels, predictions, weights)
     levels, ranks = (np.unique(array, return_inverse=True)[1] for array in (truth, values))
     label_pairs, prediction_pairs = _pairs(levels, mass), _pairs(ranks, mass)

@@ -1,8 +1,11 @@
 """What a run writes down: `metrics.jsonl` for machines, TensorBoard for eyes."""
 
+import contextlib
 import json
 import math
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,20 @@ class MetricsLog:
             self._events.close()
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch, which takes seconds to import: tensorboardX imports it wherever it is
+    installed, and does without where it is not."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class _Events:
     """A TensorBoard file, written at once.
 
@@ -60,7 +77,8 @@ class _Events:
 
     def __init__(self, folder: Path, step: int) -> None:
         # Here and not at the top: slow to import, and only one process needs it.
-        from tensorboardX import event_file_writer, proto, summary
+        with _without_torch():
+            from tensorboardX import event_file_writer, proto, summary
 
         self._event, self._scalar = proto.event_pb2.Event, summary.scalar
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """The real command lines, in processes of their own, from files to a front."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from benchmarks.parts import make_parts
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.fusion import Fusion
+from hyperrec_jax.exit import one_line_errors
 from hyperrec_jax.training import workdir
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.log import read_metrics
@@ -36,17 +38,14 @@ TINY = [
 @pytest.fixture(scope="session")
 def environment():
     """What the commands run in."""
-    values = dict(os.environ)
-    values.pop("XLA_FLAGS", None)
-    values["JAX_PLATFORMS"] = "cpu"
-    return values
+    return os.environ | {"JAX_PLATFORMS": "cpu"}
 
 
 @pytest.fixture(scope="session")
 def command(environment):
     """Runs a command from the project's root; returns what it wrote and its exit code."""
 
-    def run(*arguments, code=0):
+    def run(*arguments, code=0, environment=environment):
         result = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
@@ -76,10 +75,12 @@ def prepared(command, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(command, prepared, tmp_path_factory):
-    """A workdir that the command trained."""
+def trained(command, environment, prepared, tmp_path_factory):
+    """A workdir that the command trained, with the compiler as users have it."""
     folder = tmp_path_factory.mktemp("run") / "workdir"
-    result = command(*_train(prepared, folder), "--config.train.epochs=3")
+    optimised = {name: value for name, value in environment.items() if name != "XLA_FLAGS"}
+    arguments = [*_train(prepared, folder), "--config.train.epochs=3"]
+    result = command(*arguments, environment=optimised)
     assert "selected" in result.stdout
     return folder
 
@@ -197,7 +198,9 @@ def test_training_again_does_nothing_more(command, trained, prepared):
         (["-m", "hyperrec_jax", "prepare", "synthetic", "--output", "/proc/x"], "/proc/x"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(command, trained, prepared, arguments, message):
+def test_a_mistake_is_told_in_one_line(trained, prepared, monkeypatch, capfd, arguments, message):
+    """As `exit_on_user_error` of a process tells it, which the next test starts."""
+    monkeypatch.chdir(ROOT)
     filled = []
     for argument in arguments:
         filled += (
@@ -205,10 +208,31 @@ def test_a_mistake_is_told_in_one_line(command, trained, prepared, arguments, me
             if argument == "{train}"
             else [argument.format(trained=trained)]
         )
-    result = command(*filled, code=2)
-    assert message in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
+    name, *options = filled
+    if name == "-m":
+        _, name, *options = options
+    main = importlib.import_module(f"hyperrec_jax.commands.{name.removesuffix('.py')}").main
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        main(options)
+    assert end.value.code == 2
+    told = capfd.readouterr().err.splitlines()
+    (line,) = (line for line in told if line.startswith("error: "))
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "--config", "configs/base.py", "--config.modle.name=x"], "modle"),
+        (["evaluate.py", "--workdir", "{trained}", "--preferences", "1,2,3"], "2"),
+        (["-m", "hyperrec_jax", "prepare", "synthetic", "--output", "/proc/x"], "/proc/x"),
+        (["-m", "hyperrec_jax", "tune", "--config=configs/base.py"], "--study is missing"),
+    ],
+)
+def test_a_process_tells_a_mistake_in_one_line(command, trained, arguments, message):
+    result = command(*[argument.format(trained=trained) for argument in arguments], code=2)
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert message in line
 
 
 def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(

@@ -10,14 +10,26 @@ from hyperrec_jax.commands.prepare import main
 from hyperrec_jax.data import files, prepare
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.exit import one_line_errors
 from tests.data.sources.journey import journey_tables, write_tables
 
 SYNTHETIC = ["synthetic", "--rows", "3000", "--test-rows", "1000"]
 
 
-def _run(*arguments, cwd):
-    command = [sys.executable, "-m", "hyperrec_jax", "prepare", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """The command, run in `tmp_path`: gives its exit code and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            with one_line_errors():
+                code = main([*map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
+        return code, capfd.readouterr().err
+
+    return run
 
 
 def test_synthetic_by_default_in_the_data_folder(tmp_path, monkeypatch, capsys):
@@ -42,27 +54,34 @@ def test_options_reach_the_source(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["aliexpress", "census-income", "complete-journey", "csv"])
-def test_missing_input_is_one_line_and_exit_code_2(tmp_path, source):
+def test_missing_input_is_one_line_and_exit_code_2(run, tmp_path, source):
     country = ["--country", "us"] if source == "aliexpress" else []
-    result = _run(source, *country, "--input", tmp_path / "nowhere", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert "nowhere" in result.stderr
+    code, told = run(source, *country, "--input", tmp_path / "nowhere")
+    assert code == 2
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    assert "nowhere" in told
 
 
-def test_aliexpress_command(write_raw, tmp_path):
+def test_aliexpress_command(run, write_raw, tmp_path):
     folder = write_raw(tmp_path / "raw", "zips")
-    result = _run("aliexpress", "--country", "us", "--input", folder, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    code, told = run("aliexpress", "--country", "us", "--input", folder)
+    assert code == 0, told
     assert Store.open(tmp_path / "data" / "aliexpress_us").schema.tasks == ("click", "conversion")
 
 
+@pytest.mark.slow
 def test_complete_journey_command(tmp_path):
     folder = write_tables(tmp_path / "raw", journey_tables())
     options = ["--households-train", 4, "--households-test", 5, "--candidates", 6, "--seed", 3]
     command = ["complete-journey", "--input", folder, *options]
-    result = _run(*command, cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "hyperrec_jax", "prepare", *map(str, command)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     store = Store.open(tmp_path / "data" / "complete_journey")
     assert store.schema.tasks == ("purchase", "discovery", "private_label")
@@ -78,7 +97,7 @@ def test_complete_journey_command(tmp_path):
     assert (tables / "test.parquet").stat().st_mtime_ns == before
 
 
-def test_fairness_command(tmp_path):
+def test_fairness_command(run, tmp_path):
     rows = pl.DataFrame(
         {name: range(50) for name in ("ID", "LIMIT_BAL", "AGE")}
         | {f"{kind}_AMT{i}": range(50) for kind in ("BILL", "PAY") for i in range(1, 7)}
@@ -88,15 +107,15 @@ def test_fairness_command(tmp_path):
     )
     rows.write_csv(tmp_path / "credit.csv")
     command = ["fairness", "--dataset", "credit", "--input", tmp_path / "credit.csv"]
-    result = _run(*command, "--tables", tmp_path / "files", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    code, told = run(*command, "--tables", tmp_path / "files")
+    assert code == 0, told
     store = Store.open(tmp_path / "data" / "fairness_credit")
     assert [len(store.split(name)) for name in ("train", "validation", "test")] == [35, 5, 10]
     assert set(pl.read_parquet(tmp_path / "files" / "test.parquet")["sex"]) == {"male", "female"}
-    result = _run("fairness", "--dataset", "credit", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: no file of the data set credit is given")
-    assert result.stderr.count("\n") == 1
+    code, told = run("fairness", "--dataset", "credit")
+    assert code == 2
+    assert told.startswith("error: no file of the data set credit is given")
+    assert told.count("\n") == 1
 
 
 def test_unwritable_output(tmp_path):
@@ -145,6 +164,7 @@ def test_two_that_write_the_same_store_are_one_too_many(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_full_disk_for_real(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
     limit += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

@@ -198,7 +198,8 @@ def test_the_command_makes_a_workdir_to_evaluate_and_train(synthetic_store, tmp_
             torch.from_numpy(np.array(batch["numerical"])),
             torch.tensor(preference),
         )
-    logits = trained.network.apply(trained.variables, batch, preference, False)
+    apply = jax.jit(trained.network.apply, static_argnums=3)
+    logits = apply(trained.variables, batch, preference, False)
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
     _run_all_commands(tmp_path / "run", store, tmp_path)

@@ -1,11 +1,10 @@
 """Studies: they search what they are told, go on where they stopped, and judge by validation."""
 
-import subprocess
-import sys
-
 import pytest
 
+from hyperrec_jax.commands.tune import main
 from hyperrec_jax.errors import TrainingError, UserError
+from hyperrec_jax.exit import one_line_errors
 from hyperrec_jax.training import workdir
 from hyperrec_jax.training.log import read_metrics
 from hyperrec_jax.training.tune import DEFAULT_RANGES, Range, summary, tune
@@ -130,15 +129,12 @@ def test_a_refusal_leaves_a_study_as_it_was(config, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_the_command_tells_mistakes_in_one_line(tmp_path, arguments, message):
+def test_the_command_tells_mistakes_in_one_line(tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(ROOT)
     filled = [argument.format(folder=tmp_path) for argument in arguments]
-    result = subprocess.run(
-        [sys.executable, "-m", "hyperrec_jax", "tune", *filled],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        main(filled)
+    assert end.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line

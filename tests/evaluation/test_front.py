@@ -29,7 +29,8 @@ def _scored(store, name, preferences):
     config = tiny_config(store, model__name=name)
     model = create_model(config, store.schema)
     batch = store.split("test").slice(0, len(store.split("test")))
-    variables = model.init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
+    init = jax.jit(model.init, static_argnums=3)
+    variables = init(jax.random.key(3), batch, jnp.array([0.5, 0.5]), False)
     score = outputs.make_score_fn(model)
     scores = outputs.score_split(
         score, variables, store.split("test"), preferences, make_mesh(), batch_size=300
@@ -42,16 +43,16 @@ def test_a_grid_in_chunks_is_one_preference_at_a_time(small_store):
     model, variables, batch, scores = _scored(small_store, "pomoe", PREFERENCES)
     assert scores.logits.shape == (11, 2, len(small_store.split("test")))
     np.testing.assert_array_equal(scores.labels.T, batch["labels"])
+    apply = jax.jit(model.apply, static_argnums=3)
     for preference in (0, 7, 10):
-        logits = model.apply(
-            variables, batch, jnp.asarray(PREFERENCES[preference], jnp.float32), False
-        )
+        logits = apply(variables, batch, PREFERENCES[preference].astype(np.float32), False)
         np.testing.assert_allclose(scores.logits[preference].T, logits, atol=1e-5)
 
 
 def test_a_model_without_preference_is_scored_once(small_store):
     model, variables, batch, scores = _scored(small_store, "sharedbottom", PREFERENCES)
-    logits = model.apply(variables, batch, jnp.array([0.5, 0.5]), False)
+    apply = jax.jit(model.apply, static_argnums=3)
+    logits = apply(variables, batch, jnp.array([0.5, 0.5]), False)
     assert len(scores.logits) == 1
     np.testing.assert_allclose(scores.logits[0].T, logits, atol=1e-5)
     front = evaluation.evaluate_front(scores, "test", ("click", "buy"), None)

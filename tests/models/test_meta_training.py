@@ -100,7 +100,7 @@ def test_meta_step_is_differentiated_through():
         init_key=key,
         step_key=key,
     )
-    state = init_state(run)
+    state = jax.jit(lambda: init_state(run))()
     state = state.replace(params=jax.tree.map(jnp.asarray, before))
     step = jax.jit(make_step(run))
     state, _ = step(state, batches[0])

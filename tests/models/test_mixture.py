@@ -34,7 +34,8 @@ def test_both_orders_are_the_weighted_sum_times_the_kernel(preferences, shared):
         loss = jax.grad(lambda *values: jnp.sin(function(*values)).sum(), (0, 1, 2))
         return function(weights, experts, kernel), *loss(weights, experts, kernel)
 
-    for ours, expected in zip(with_gradients(lazy), with_gradients(plain), strict=True):
+    results = jax.jit(lambda: (with_gradients(lazy), with_gradients(plain)))()
+    for ours, expected in zip(*results, strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
@@ -52,7 +53,7 @@ def test_experts_may_depend_on_the_preference():
 def test_anchors_favour_the_experts_of_the_weighted_task():
     anchors = Anchors(5)
     preferences = jnp.array([[[1.0, 0.0]], [[0.25, 0.75]]])
-    logits, _ = anchors.init_with_output(jax.random.key(0), preferences)
+    logits, _ = jax.jit(anchors.init_with_output)(jax.random.key(0), preferences)
     assert logits.shape == (2, 1, 5)
     for preference, weights in zip(preferences, jax.nn.softmax(logits), strict=True):
         expected = (preference[0, jnp.array([0, 1, 0, 1, 0])] + FLOOR) ** POWER
@@ -64,7 +65,8 @@ def test_networks_that_begin_alike():
     x = jax.random.normal(jax.random.key(0), (ROWS, WIDTH))
     for alike in (True, False):
         bank = Bank(3, (OUT,), outputs=2, alike=alike)
-        outputs, _ = bank.init_with_output(jax.random.key(1), x, False)
+        start = jax.jit(bank.init_with_output, static_argnums=2)
+        outputs, _ = start(jax.random.key(1), x, False)
         assert np.array_equal(outputs[0], outputs[1]) == alike
         assert np.array_equal(outputs[0], outputs[2]) == alike
 
@@ -73,7 +75,7 @@ def test_networks_that_begin_alike():
 def test_blocks_add_to_their_input(block):
     x = jax.random.normal(jax.random.key(0), (ROWS, WIDTH))
     plain, extended = (Bank(2, (OUT,), block=kind) for kind in ("none", block))
-    variables = extended.init(jax.random.key(1), x, False)
+    variables = jax.jit(extended.init, static_argnums=2)(jax.random.key(1), x, False)
     layer = variables["params"].pop("block")
     hidden = plain.apply(variables, x, False)
     y = hidden @ layer["kernel"] + layer["bias"][:, None]

@@ -212,8 +212,12 @@ def test_metaheac_asks_for_meta_training():
 )
 def test_what_gates_weigh_experts_by_is_noted(name, options, gates):
     model, variables, batch = make_model(name, 2, options)
-    _, noted = model.apply(variables, batch, False, method="encode", mutable=["intermediates"])
-    (weights,) = noted["intermediates"]["gate_weights"]
+
+    @jax.jit
+    def encode(variables):
+        return model.apply(variables, batch, False, method="encode", mutable=["intermediates"])
+
+    (weights,) = encode(variables)[1]["intermediates"]["gate_weights"]
     assert [weight.shape for weight in weights] == [(ROWS, 3)] * gates
     np.testing.assert_allclose(jnp.stack(weights).sum(-1), 1, rtol=1e-5)
 
@@ -240,7 +244,8 @@ def test_single_task_networks_share_nothing():
 @pytest.mark.parametrize(("options", "alike"), [({}, True), (model_options("original"), False)])
 def test_towers_begin_alike_but_not_the_originals(options, alike):
     model, _, batch = make_model("pomoe", 2, options)
-    params = model.init(jax.random.key(0), batch, jnp.ones(2) / 2, False)["params"]
+    init = jax.jit(lambda key: model.init(key, batch, jnp.ones(2) / 2, False)["params"])
+    params = init(jax.random.key(0))
     first, second = params["towers"]["output"]["kernel"]
     assert np.array_equal(first, second) == alike
     first, second, *_ = params["experts"]["layer_0"]["kernel"]

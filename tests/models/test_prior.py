@@ -35,12 +35,13 @@ def _predictions(name, rates, **options):
         "numerical": rng.normal(size=(500, 3)).astype(np.float32),
     }
     preference = np.array([0.5, 0.5], np.float32)
-    variables = dict(model.init(jax.random.key(0), batch, preference, False))
-    before = jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
+    init, apply = (jax.jit(f, static_argnums=3) for f in (model.init, model.apply))
+    variables = dict(init(jax.random.key(0), batch, preference, False))
+    before = jax.nn.sigmoid(apply(variables, batch, preference, False)).mean(axis=0)
     variables["params"] = model.with_prior(
         variables["params"], [np.array([log_odds(rate)]) for rate in rates]
     )
-    return before, jax.nn.sigmoid(model.apply(variables, batch, preference, False)).mean(axis=0)
+    return before, jax.nn.sigmoid(apply(variables, batch, preference, False)).mean(axis=0)
 
 
 @pytest.mark.parametrize("name", ["sharedbottom", "mmoe", "ple", "pomoe", "cosmos", "esmm"])

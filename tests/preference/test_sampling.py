@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.grid import das_dennis, evaluation_grid, parse_preferences
-from hyperrec_jax.preference.sampling import SAMPLERS, create_sampler
+from hyperrec_jax.preference.sampling import SAMPLERS, Sampler, create_sampler
 
 OPTIONS = {"fixed": {"preferences": [[1.0] * 3, [0.0, 3.0, 1.0]]}}
+
+
+def draw(sampler: Sampler, key: int, count: int, progress: float = 0.0) -> np.ndarray:
+    """Preferences `[count, goal]` of a sampler, compiled as in a run."""
+    return np.asarray(jax.jit(sampler, static_argnums=1)(jax.random.key(key), count, progress))
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -28,23 +33,19 @@ def test_samples_lie_on_the_simplex_and_jit(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dirichlet", "stratified", "centre_to_corners"])
 def test_one_task_has_one_preference(name: str) -> None:
-    preferences = create_sampler(name, 1)(jax.random.key(0), 5, 0.5)
+    preferences = draw(create_sampler(name, 1), 0, 5, 0.5)
     np.testing.assert_allclose(preferences, np.ones((5, 1)))
 
 
 def test_dirichlet_has_the_moments_of_its_concentration() -> None:
-    preferences = np.asarray(
-        create_sampler("dirichlet", 2, concentration=(1, 1.2))(jax.random.key(0), 20_000, 0)
-    )
+    preferences = draw(create_sampler("dirichlet", 2, concentration=(1, 1.2)), 0, 20_000)
     np.testing.assert_allclose(preferences.mean(axis=0), [1 / 2.2, 1.2 / 2.2], atol=0.005)
     np.testing.assert_allclose(preferences[:, 0].var(), 1 * 1.2 / (2.2**2 * 3.2), rtol=0.03)
 
 
 def test_corners_come_with_their_probability() -> None:
     for name in ("dirichlet", "stratified"):
-        preferences = np.asarray(
-            create_sampler(name, 3, concentration=1.0, corners=0.1)(jax.random.key(2), 5000, 0)
-        )
+        preferences = draw(create_sampler(name, 3, concentration=1.0, corners=0.1), 2, 5000)
         corner = preferences.max(axis=1) == 1
         assert corner.mean() == pytest.approx(0.1, abs=0.015)
         np.testing.assert_allclose(preferences[corner].mean(axis=0), 1 / 3, atol=0.08)
@@ -52,9 +53,7 @@ def test_corners_come_with_their_probability() -> None:
 
 @pytest.mark.parametrize("num_preferences", [1, 2, 16, 37])
 def test_stratified_puts_one_preference_into_each_part(num_preferences: int) -> None:
-    preferences = create_sampler("stratified", 2, concentration=1.0)(
-        jax.random.key(3), num_preferences, 0
-    )
+    preferences = draw(create_sampler("stratified", 2, concentration=1.0), 3, num_preferences)
     parts = np.sort(np.asarray(preferences)[:, 1])
     edges = np.arange(num_preferences + 1) / num_preferences
     assert (parts >= edges[:-1] - 1e-6).all()
@@ -88,7 +87,7 @@ def test_stratified_covers_the_simplex_of_many_tasks_better_than_chance() -> Non
     options = {"concentration": 1.0}
     far = {}
     for name in ("stratified", "dirichlet"):
-        preferences = np.asarray(create_sampler(name, 3, **options)(jax.random.key(0), 64, 0))
+        preferences = draw(create_sampler(name, 3, **options), 0, 64)
         places = das_dennis(3, 12)
         far[name] = np.linalg.norm(places[:, None] - preferences, axis=-1).min(axis=1).mean()
     assert far["stratified"] < 0.9 * far["dirichlet"]
@@ -96,7 +95,7 @@ def test_stratified_covers_the_simplex_of_many_tasks_better_than_chance() -> Non
 
 def test_schedule_runs_from_centre_to_corners() -> None:
     sample = create_sampler("centre_to_corners", 2)
-    spread = [np.asarray(sample(jax.random.key(0), 4000, p))[:, 0].std() for p in (0, 0.5, 1)]
+    spread = [draw(sample, 0, 4000, p)[:, 0].std() for p in (0.0, 0.5, 1.0)]
     assert spread[0] < 0.12
     assert spread[0] < spread[1] < spread[2]
     assert spread[2] > 0.35

@@ -18,9 +18,11 @@ from hyperrec_jax.preference.normalisation import constant_losses
 from hyperrec_jax.reports.summary import front_summary
 from hyperrec_jax.training.dispatch import make_step
 from hyperrec_jax.training.measured import Measurer
-from hyperrec_jax.training.state import init_state
+from hyperrec_jax.training.state import first_state
 from tests.conftest import TINY_MODEL, tiny_config
 from tests.data.sources.test_goal_columns import GOALS, log
+
+pytestmark = pytest.mark.slow
 
 FIELDS = {"categorical": ["item"], "weight": "shown"}
 
@@ -91,13 +93,14 @@ def test_gaps_reach_no_gradient(store):
 @pytest.mark.parametrize("name", ["pomoe", "mmoe", "phn"])
 def test_first_predictions_are_the_best_constants(store, name):
     run = resolved(store, model__name=name)
-    state = init_state(run)
+    variables = first_state(run).variables
     preference = jnp.full(5, 0.2)
-    outputs = run.model.apply(state.variables, batch_of(store), preference, False)
+    apply = jax.jit(run.model.apply, static_argnums=3)
+    outputs = apply(variables, batch_of(store), preference, False)
     assert outputs.shape == (256, 7)
     if name != "phn":  # its towers are generated, and begin where they like
         batch = batch_of(store, 2048)
-        outputs = run.model.apply(state.variables, batch, preference, False)
+        outputs = apply(variables, batch, preference, False)
         losses = batch_losses(run.goals, outputs, batch["labels"], batch["weight"][:, 0])
         # Up to what the random weights add to the biases.
         constants = constant_losses(run.goals, store.split("train").statistics)
@@ -108,7 +111,7 @@ def test_first_predictions_are_the_best_constants(store, name):
 def test_a_step(store, per_row):
     run = resolved(store, train__preference_per_row=per_row)
     step = make_step(run)
-    _, metrics = jax.jit(step)(init_state(run), batch_of(store))
+    _, metrics = jax.jit(step)(first_state(run), batch_of(store))
     assert np.isfinite(metrics.loss)
     assert metrics.goal_losses.shape == (5,)
 

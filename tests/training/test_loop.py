@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -42,11 +43,9 @@ def test_a_resumed_schedule_is_the_rest_of_the_whole_one(per_epoch, epochs, call
 
 
 @pytest.fixture(scope="module")
-def whole_run(small_store, tmp_path_factory):
+def whole_run(trained_run, tmp_path_factory):
     """Two epochs without disturbance."""
-    workdir = tmp_path_factory.mktemp("whole")
-    train(tiny_config(small_store), workdir, small_store)
-    return workdir
+    return shutil.copytree(trained_run, tmp_path_factory.mktemp("whole") / "run")
 
 
 def _latest(config, store, workdir):
