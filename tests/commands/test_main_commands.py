@@ -208,7 +208,7 @@ def test_a_mistake_is_told_in_one_line(trained, prepared, monkeypatch, capfd, ar
             if argument == "{train}"
             else [argument.format(trained=trained)]
         )
-    name, *options = filled
+    name, *options = map(str, filled)
     if name == "-m":
         _, name, *options = options
     main = importlib.import_module(f"hyperrec_jax.commands.{name.removesuffix('.py')}").main
