@@ -20,6 +20,8 @@ from hyperrec_jax.training.trained import Trained
 
 AT_ONCE = 8
 """Preferences that are scored at a time."""
+FEW = 2
+"""Fewer are filled up to this, others to `AT_ONCE`: no more than two programs are compiled."""
 
 
 class Measurer:
@@ -97,13 +99,16 @@ class Measurer:
         )
 
     def _some(self, preferences: np.ndarray, measures: Sequence[Measure]) -> Measured:
-        scores = self.trained.score_rows(self._store, self._split, preferences)
+        size = FEW if len(preferences) <= FEW else AT_ONCE
+        asked = np.resize(preferences, (size, preferences.shape[1]))
+        scores = self.trained.score_rows(self._store, self._split, asked)
         shape = (len(preferences), len(measures))
         values, samples = np.empty(shape), np.empty((self._resampler.resamples, *shape))
         terms: list[Terms] = []
         units: list[np.ndarray] = []
         places: list[tuple[int, int]] = []
-        logits = np.broadcast_to(scores.logits, (len(preferences), *scores.logits.shape[1:]))
+        logits = scores.logits[: len(preferences)]  # one, if the model takes no preference
+        logits = np.broadcast_to(logits, (len(preferences), *logits.shape[1:]))
         of_lists = [measure for measure in measures if measure.of_lists]
         listed = self._lists(logits, scores.labels, preferences, of_lists) if of_lists else {}
         for column, measure in enumerate(measures):
@@ -167,7 +172,7 @@ class Measurer:
     @functools.cached_property
     def _central(self) -> np.ndarray:
         """Outputs under equal weights, `[output, row]`."""
-        middle = centre(len(self._goals))[None]
+        middle = np.tile(centre(len(self._goals)), (FEW, 1))
         return self.trained.score_rows(self._store, self._split, middle).logits[0]
 
     def _exact(

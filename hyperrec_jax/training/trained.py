@@ -1,6 +1,7 @@
 """A trained model: read from a workdir, scored over a grid of preferences."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from hyperrec_jax.evaluation.list_scorer import (
     centre,
     scorer_scores,
 )
-from hyperrec_jax.evaluation.outputs import Scores, make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import ScoreFn, Scores, make_score_fn, score_split
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.grid import evaluation_grid
@@ -134,7 +135,7 @@ class Trained:
         """
         self.check_store(store)
         return score_split(
-            make_score_fn(self.network),
+            self._score_fn,
             self.variables,
             store.split(split),
             preferences,
@@ -142,6 +143,11 @@ class Trained:
             batch_size=self.config["train"]["batch_size"],
             progress=progress,
         )
+
+    @functools.cached_property
+    def _score_fn(self) -> ScoreFn:
+        """Kept, so that several passes compile it once for each number of preferences."""
+        return make_score_fn(self.network)
 
     def list_scorer(self, store: Store | None = None) -> ListScorer:
         """What scores rows for lists: that of the run's folder, or one fitted now.

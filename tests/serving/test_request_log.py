@@ -65,16 +65,17 @@ def test_files_are_only_added_and_a_failure_loses_no_request(tmp_path, monkeypat
     body = json.dumps({"rows": [ROW]}).encode()
     with Client(http.create_app(predictor, requests=requests)) as client:
         assert client.get("/predict", body).status == 200
-        until(lambda: len(list(folder.iterdir())) == 1)
-        (before,) = folder.iterdir()
+        until(lambda: len(list(folder.glob("*.parquet"))) == 1)
+        (before,) = folder.glob("*.parquet")
         content = before.read_bytes()
         assert client.get("/predict", body).status == 200
-        until(lambda: len(list(folder.iterdir())) == 2)
+        yes = 'hyperrec_logged_requests_total{written="yes"}'
+        until(lambda: 'written="yes"} 2.0' in client.get("/metrics").text)
         assert before.read_bytes() == content
         shutil.rmtree(folder)
         assert client.get("/predict", body).status == 200
         until(lambda: "1 requests of the log are lost" in caplog.text)
-        assert metric(client, 'hyperrec_logged_requests_total{written="yes"}') == 2
+        assert metric(client, yes) == 2
         assert metric(client, 'hyperrec_logged_requests_total{written="no"}') == 1
 
 
