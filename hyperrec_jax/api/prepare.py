@@ -24,10 +24,13 @@ def prepare(
     *,
     labels: Sequence[str] = (),
     goals: Sequence[str | Mapping[str, Any]] = (),
-    categorical: Sequence[str] = (),
+    categorical: Sequence[str | Mapping[str, Any]] = (),
     numerical: Sequence[str] = (),
     log1p: Sequence[str] = (),
     missing: Mapping[str, float] | None = None,
+    sets: Sequence[str | Mapping[str, Any]] = (),
+    sequences: Sequence[str | Mapping[str, Any]] = (),
+    vectors: Sequence[Mapping[str, Any]] = (),
     group: str | None = None,
     weight: str | None = None,
     split: Mapping[str, Any] | None = None,
@@ -44,10 +47,17 @@ def prepare(
       goals: In place of labels, where they are more than that or may be missing: for each goal its
         name, or a dictionary such as `{"name": "watch_time", "kind": "value", "where": "click"}`;
         see docs/goals.md.
-      categorical: Columns of ids: text, integers, booleans, dates (see `hyperrec_jax.data.text`).
+      categorical: Columns of ids: text, integers, booleans, dates (see `hyperrec_jax.data.text`);
+        or a dictionary such as `{"name": "last_item", "shares": "item_id"}`.
       numerical: Columns of numbers; standardised on the training rows.
       log1p: Those of them of which `log(1 + x)` is taken first.
       missing: The number that stands for a missing one, by column; elsewhere it is an error.
+      sets: Columns of several ids in a row, as lists or as text with a separator: names, or
+        dictionaries such as `{"name": "tags", "separator": "|", "pooling": "attention"}`; see
+        docs/data.md.
+      sequences: Columns of histories, newest last, such as
+        `{"name": "history", "shares": "item_id", "max_length": 50}`.
+      vectors: Columns of several numbers in a row, such as `{"name": "picture", "size": 64}`.
       group: Column of the list that a row belongs to, such as a search; a group stays whole.
       weight: Column that says how much a row counts, numbers of at least 0.
       split: How to split by time, such as `{"by": "time", "column": "ts", "test": "7d",
@@ -74,7 +84,7 @@ def prepare(
     values: dict[str, Any] = {
         "name": folder.name,
         "files": {"train": "rows.parquet"},
-        "categorical": list(categorical),
+        "categorical": _entries(categorical),
         "numerical": [
             {"name": name, "log1p": name in log1p, "missing": missing.get(name)}
             for name in numerical
@@ -83,7 +93,10 @@ def prepare(
         "group": group,
     }
     if goals:
-        values["goals"] = [goal if isinstance(goal, str) else dict(goal) for goal in goals]
+        values["goals"] = _entries(goals)
+    for key, entries in (("sets", sets), ("sequences", sequences), ("vectors", vectors)):
+        if entries:
+            values[key] = _entries(entries)
     if weight is not None:
         values["weight"] = weight
     if split is not None:
@@ -104,6 +117,10 @@ def prepare(
     for line in suspicions(store):
         warnings.warn(line, stacklevel=2)
     return store
+
+
+def _entries(columns: Sequence[Any]) -> list[Any]:
+    return [dict(column) if isinstance(column, Mapping) else column for column in columns]
 
 
 @contextlib.contextmanager

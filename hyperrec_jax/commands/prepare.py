@@ -68,6 +68,7 @@ def summary(store: Store) -> str:
     lines += [
         "",
         f"{len(schema.categorical)} categorical fields, ids with out-of-vocabulary: {sizes}",
+        *_fields_of_several(store),
         *(unseen_shares(schema, store.split(name), name) for name in ("validation", "test")),
         f"{schema.num_numerical} numerical fields; group: {schema.group or 'none'}",
     ]
@@ -87,6 +88,21 @@ def _times(store: Store) -> list[str]:
         if times is not None
     ]
     return ["", *told] if told else []
+
+
+def _fields_of_several(store: Store) -> list[str]:
+    """A line for each field of several values: its ids, and rows that had more than are kept."""
+    lines = []
+    for index, field in enumerate(store.schema.multivalued):
+        ids = f"those of {field.shares}" if field.shares else f"{field.size:,}"
+        cut = {name: store.split(name).cut[index] for name in SPLITS}
+        kept = "first" if field.kind == "set" else "newest"
+        lines.append(
+            f"{field.kind} {field.name}: ids {ids}, at most {field.length} values, pooled by "
+            f"{field.pooling}; rows with more, of which the {kept} are kept: "
+            + (", ".join(f"{name} {rows:,}" for name, rows in cut.items() if rows) or "none")
+        )
+    return lines + [f"vector {v.name}: {v.width} numbers" for v in store.schema.vectors]
 
 
 def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:

@@ -12,6 +12,7 @@ from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
 from hyperrec_jax.data.checks import first_outside_funnel
+from hyperrec_jax.data.inputs import inputs_of
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.split import Split
@@ -107,10 +108,11 @@ def create_model(config: Config, schema: Schema) -> MultiTaskModel:
     """
     return models.create_model(
         config["model"]["name"],
-        field_sizes=schema.field_sizes,
+        field_sizes=schema.table_sizes,
         num_numerical=schema.num_numerical,
         num_tasks=schema.num_tasks,
         goal_outputs=tuple(goal.outputs for goal in create_goals(schema)),
+        inputs=inputs_of(schema),
         options=options(config["model"]),
     )
 

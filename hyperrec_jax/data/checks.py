@@ -17,7 +17,7 @@ def unseen_warnings(schema: Schema, unseen: Sequence[int], rows: int, where: str
 
     Args:
       schema: Names the fields.
-      unseen: Rows with such a value, for each categorical field: `Split.unseen` of a store,
+      unseen: Rows with such a value, for each field of ids: `Split.unseen` of a store,
         `Encoded.unseen` of rows that a model reads.
       rows: Number of rows.
       where: What the rows are, such as a file or a split.
@@ -25,7 +25,7 @@ def unseen_warnings(schema: Schema, unseen: Sequence[int], rows: int, where: str
     return [
         f"{where}: field {field.name!r}: {count / rows:.1%} of {rows:,} rows have a value that "
         "training never saw; if it should have, compare how the values are written"
-        for field, count in zip(schema.categorical, unseen, strict=True)
+        for field, count in zip(schema.id_fields, unseen, strict=True)
         if rows and count / rows >= HIGH_UNSEEN_SHARE
     ]
 

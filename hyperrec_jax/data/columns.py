@@ -13,6 +13,10 @@ import pyarrow as pa
 from hyperrec_jax.data.schema import Schema
 
 VERSION = 3
+"""Version of a store that has no other fields than categorical and numerical ones."""
+
+VERSION_OF_MANY = 4
+"""Version of a store with multi-valued fields, vectors or shared vocabularies."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -20,7 +24,9 @@ ROWS_PER_RECORD_BATCH = 16_384
 
 Batch = dict[str, np.ndarray]
 """`categorical` int [batch, field], `numerical` f32 [batch, number], `labels` [batch, goal], u8 or,
-with NaN for a missing one, f32; `weight` f32 [batch, 1] where rows have weights."""
+with NaN for a missing one, f32; `weight` f32 [batch, 1] where rows have weights; `multivalued` int
+[batch, sum of lengths], padded with -1, and `vectors` f32 [batch, sum of widths] where there are
+such fields."""
 
 PREPARE_AGAIN = "prepare the data again with `hyperrec prepare`"
 
@@ -40,12 +46,45 @@ def id_dtype(sizes: Sequence[int]) -> np.dtype:
     return np.dtype(next(t for t in (np.uint8, np.uint16, np.int32) if largest <= np.iinfo(t).max))
 
 
-def columns_of(schema: Schema) -> tuple[Column, ...]:
+def signed_dtype(sizes: Sequence[int]) -> np.dtype:
+    """The smallest type of ids that has room for the padding, too."""
+    largest = max(sizes, default=1) - 1
+    return np.dtype(next(t for t in (np.int8, np.int16, np.int32) if largest <= np.iinfo(t).max))
+
+
+def version_of(schema: Schema) -> int:
+    """The version of a store: the first program that can read it."""
+    shared = any(field.shares for field in schema.categorical)
+    return VERSION_OF_MANY if schema.multivalued or schema.vectors or shared else VERSION
+
+
+def input_columns(schema: Schema) -> tuple[Column, ...]:
+    """What a model reads of a row, in the order of the arguments of an exported program."""
     columns = [
-        Column("categorical", id_dtype(schema.field_sizes), len(schema.categorical)),
+        Column("categorical", np.dtype(np.int32), len(schema.categorical)),
         Column("numerical", np.dtype(np.float32), schema.num_numerical),
-        Column("labels", np.dtype(schema.label_dtype), schema.num_tasks),
     ]
+    if schema.multivalued:
+        width = sum(field.length for field in schema.multivalued)
+        columns.append(Column("multivalued", np.dtype(np.int32), width))
+    if schema.vectors:
+        width = sum(field.width for field in schema.vectors)
+        columns.append(Column("vectors", np.dtype(np.float32), width))
+    return tuple(columns)
+
+
+def columns_of(schema: Schema) -> tuple[Column, ...]:
+    """The columns of a store's files."""
+    types = {
+        "categorical": id_dtype(schema.field_sizes),
+        "multivalued": signed_dtype([field.size for field in schema.multivalued]),
+    }
+    inputs = [
+        dataclasses.replace(column, dtype=types.get(column.name, column.dtype))
+        for column in input_columns(schema)
+    ]
+    labels = Column("labels", np.dtype(schema.label_dtype), schema.num_tasks)
+    columns = [*inputs[:2], labels, *inputs[2:]]
     if schema.weight is not None:
         columns.append(Column("weight", np.dtype(np.float32), 1))
     if schema.group is not None:

@@ -6,9 +6,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from hyperrec_jax.data.multivalued import cut_to_length, padded
+from hyperrec_jax.data.schema import MultivaluedField, Schema, VectorField
+from hyperrec_jax.data.source import Rows
 from hyperrec_jax.data.staging import Part, progress_bar
 from hyperrec_jax.data.store_writer import StoreWriter
-from hyperrec_jax.data.survey import Survey, apply_log1p
+from hyperrec_jax.data.survey import apply_log1p
 from hyperrec_jax.data.text import fits
 from hyperrec_jax.errors import UserError
 
@@ -38,11 +41,26 @@ class ValueEncoder:
         return ids[encoded.indices.to_numpy()]
 
 
-def encode_parts(parts: Sequence[Part], survey: Survey, writer: StoreWriter) -> None:
-    encoders = [ValueEncoder(values) for values in survey.vocabulary]
-    log1p = np.array([field.log1p for field in survey.numerical], bool)
-    mean = np.array([field.mean for field in survey.numerical])
-    std = np.array([field.std for field in survey.numerical])
+def encode_parts(
+    parts: Sequence[Part], schema: Schema, vocabulary: Sequence[pa.Array], writer: StoreWriter
+) -> None:
+    """Writes all rows of some parts of a source.
+
+    Args:
+      parts: The staged rows.
+      schema: Fields and their scale.
+      vocabulary: The sorted values of each table of the schema.
+      writer: Where to.
+
+    Raises:
+      UserError: A number is too large once it is scaled.
+    """
+    tables = [ValueEncoder(values) for values in vocabulary]
+    encoders = [tables[schema.table_of(field)] for field in schema.categorical]
+    of_lists = [tables[schema.table_of(field)] for field in schema.multivalued]
+    log1p = np.array([field.log1p for field in schema.numerical], bool)
+    mean = np.array([field.mean for field in schema.numerical])
+    std = np.array([field.std for field in schema.numerical])
     with progress_bar("encoding", sum(len(part) for part in parts)) as progress:
         for part in parts:
             start = 0
@@ -50,8 +68,7 @@ def encode_parts(parts: Sequence[Part], survey: Survey, writer: StoreWriter) -> 
                 numerical = rows.numerical
                 if log1p.any() or mean.any() or np.any(std != 1):
                     numerical = (apply_log1p(numerical, log1p) - mean) / std
-                    _require_float32(numerical, rows.numerical, survey, f"{part.name} rows", start)
-                start += len(rows.labels)
+                    _require_float32(numerical, rows.numerical, schema, f"{part.name} rows", start)
                 columns = {
                     "categorical": _stack(
                         [encode(v) for encode, v in zip(encoders, rows.categorical, strict=True)],
@@ -68,6 +85,12 @@ def encode_parts(parts: Sequence[Part], survey: Survey, writer: StoreWriter) -> 
                     columns["weight"] = rows.weights
                 if rows.times is not None:
                     columns["time"] = rows.times
+                if schema.multivalued:
+                    columns |= _multivalued(rows, schema.multivalued, of_lists)
+                if rows.vectors is not None:
+                    columns["vectors"] = scaled = scale_vectors(rows.vectors, schema.vectors)
+                    _require_vectors(scaled, schema.vectors, f"{part.name} rows", start)
+                start += len(rows.labels)
                 for split, chosen in splits.items():
                     if chosen.all():
                         writer.append(split, columns)
@@ -76,13 +99,46 @@ def encode_parts(parts: Sequence[Part], survey: Survey, writer: StoreWriter) -> 
                 progress.update(len(rows.labels))
 
 
+def _multivalued(
+    rows: Rows, fields: Sequence[MultivaluedField], encoders: Sequence[ValueEncoder]
+) -> dict[str, np.ndarray]:
+    """The matrix of ids, and which rows had more values than are kept, bool `[row, field]`."""
+    matrices, cut = [], []
+    for lists, field, encode in zip(rows.multivalued, fields, encoders, strict=True):
+        values, lengths, long = cut_to_length(lists, field)
+        matrices.append(padded(encode(values), lengths, field.length))
+        cut.append(long)
+    return {"multivalued": np.concatenate(matrices, axis=1), "cut": np.stack(cut, axis=1)}
+
+
+def scale_vectors(vectors: np.ndarray, fields: Sequence[VectorField]) -> np.ndarray:
+    """Standardises the vectors of all fields side by side, `[row, sum of widths]`."""
+    mean = np.concatenate([field.mean or np.zeros(field.width) for field in fields])
+    std = np.concatenate([field.std or np.ones(field.width) for field in fields])
+    return (vectors - mean) / std
+
+
+def _require_vectors(
+    scaled: np.ndarray, fields: Sequence[VectorField], where: str, start: int
+) -> None:
+    """Raises a UserError about a vector that scaling makes too large for float32."""
+    if not (fine := fits(scaled)).all():
+        row, place = np.argwhere(~fine)[0]
+        ends = np.cumsum([field.width for field in fields])
+        field = fields[int(np.searchsorted(ends, place, side="right"))]
+        raise UserError(
+            f"{where}: row {start + row + 1}, column {field.name!r}: a number of it is too large "
+            "beside the training rows; correct it"
+        )
+
+
 def _require_float32(
-    scaled: np.ndarray, raw: np.ndarray, survey: Survey, where: str, start: int
+    scaled: np.ndarray, raw: np.ndarray, schema: Schema, where: str, start: int
 ) -> None:
     """Raises a UserError about a number that scaling makes too large for float32."""
     if not (fine := fits(scaled)).all():
         row, column = np.argwhere(~fine)[0]
-        field = survey.numerical[column]
+        field = schema.numerical[column]
         raise UserError(
             f"{where}: row {start + row + 1}, column {field.name!r}: {raw[row, column]} is too "
             f"large beside the training rows (mean {field.mean:.4g}, standard deviation "

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
-from hyperrec_jax.data.schema import CategoricalField, Schema
+from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema
 from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.staging import STAGING_VERSION, Part, open_staging, split_up, stage
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter, refuse_foreign_folder
-from hyperrec_jax.data.survey import best_auc, survey_of
+from hyperrec_jax.data.survey import Survey, best_auc, survey_of
 from hyperrec_jax.errors import UserError
 
 
@@ -77,10 +77,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
         survey = survey_of(source, parts)
         schema = Schema(
             source=source.name,
-            categorical=tuple(
-                CategoricalField(name, len(values) + 1)
-                for name, values in zip(source.categorical, survey.vocabulary, strict=True)
-            ),
+            categorical=tuple(_categorical(source, name, survey) for name in source.categorical),
             numerical=survey.numerical,
             tasks=source.tasks,
             group=source.group,
@@ -88,15 +85,29 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
             goals=source.goals,
             label_dtype=_label_dtype(source, parts),
             weight=source.weight,
+            multivalued=tuple(
+                MultivaluedField(
+                    size=len(survey.vocabulary[column.shares or column.name]) + 1,
+                    **dataclasses.asdict(column),
+                )
+                for column in source.multivalued
+            ),
+            vectors=survey.vectors,
         )
-        with StoreWriter(output, schema, survey.vocabulary, provenance) as writer:
-            encode_parts(parts, survey, writer)
+        vocabulary = list(survey.vocabulary.values())
+        with StoreWriter(output, schema, vocabulary, provenance) as writer:
+            encode_parts(parts, schema, vocabulary, writer)
         shutil.rmtree(staging)
     return Store.open(output)
 
 
+def _categorical(source: Source, name: str, survey: Survey) -> CategoricalField:
+    shares = source.shares.get(name)
+    return CategoricalField(name, len(survey.vocabulary[shares or name]) + 1, shares)
+
+
 def _provenance(source: Source, validation_fraction: float) -> str:
-    description = [
+    description: list[Any] = [
         STAGING_VERSION,
         source.name,
         source.identity,
@@ -111,6 +122,10 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         *([dataclasses.astuple(source.time_split)] if source.time_split else []),
         *([] if "test" in source.splits else [source.test_fraction]),
     ]
+    if source.shares or source.multivalued or source.vectors:
+        description.append(dict(source.shares))
+        description += [dataclasses.asdict(column) for column in source.multivalued]
+        description += [dataclasses.asdict(column) for column in source.vectors]
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 

@@ -4,7 +4,11 @@ Everything downstream (models, serving, reports) learns about the data from a `S
 """
 
 import dataclasses
+from functools import cached_property
 from typing import Any, Literal
+
+Pooling = Literal["mean", "sum", "attention", "target_attention"]
+"""How the vectors of a row's values become one; see `hyperrec_jax.models.pooling`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +19,65 @@ class CategoricalField:
       name: Column name.
       size: Number of ids, in `[0, size)`. Id 0 is reserved for values never seen in training
         (out of vocabulary), so that `size - 1` distinct values were seen.
+      shares: The field whose vocabulary and embeddings it uses, or None for its own.
+    """
+
+    name: str
+    size: int
+    shares: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivaluedField:
+    """A field of any number of ids in a row: a set, or a sequence (a history, newest last).
+
+    Attributes:
+      name: Column name.
+      kind: `set` or `sequence`. Of too many values, a set keeps the first, a sequence the last.
+      size: Number of ids of its vocabulary, as that of a `CategoricalField`.
+      length: Ids that are kept of a row; a row of fewer is padded with -1.
+      pooling: How their vectors become one.
+      shares: The field whose vocabulary and embeddings it uses, or None for its own.
+      target: The categorical field that `target_attention` compares the values with.
+      separator: What stands between two values where they come as text; None where they may not.
+    """
+
+    name: str
+    kind: Literal["set", "sequence"]
+    size: int
+    length: int
+    pooling: Pooling
+    shares: str | None = None
+    target: str | None = None
+    separator: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorField:
+    """A field of several numbers that belong together, such as the embedding of a picture.
+
+    Attributes:
+      name: Column name.
+      width: Numbers in each row.
+      mean: Subtracted from the number at each position; empty where they are stored as they are.
+      std: Divided by at each position, likewise.
+      separator: What stands between two numbers where they come as text; None where they may not.
+    """
+
+    name: str
+    width: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    separator: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A vocabulary and its embeddings, which one field or several use.
+
+    Attributes:
+      name: Name of the field that it belongs to.
+      size: Number of ids.
     """
 
     name: str
@@ -74,6 +137,8 @@ class Schema:
       label_dtype: `uint8` where every label is 0 or 1 and none is missing, else `float32`, in which
         a missing label is NaN.
       weight: Name of the column of row weights, or None where every row counts the same.
+      multivalued: Fields of any number of ids, in the order of the stored matrix of them.
+      vectors: Fields of several numbers, in the order of the stored matrix of them.
     """
 
     source: str
@@ -85,6 +150,8 @@ class Schema:
     goals: tuple[GoalField, ...] = ()
     label_dtype: Literal["uint8", "float32"] = "uint8"
     weight: str | None = None
+    multivalued: tuple[MultivaluedField, ...] = ()
+    vectors: tuple[VectorField, ...] = ()
 
     def __post_init__(self) -> None:
         goals = self.goals or tuple(GoalField(name) for name in self.tasks)
@@ -96,6 +163,25 @@ class Schema:
     def field_sizes(self) -> tuple[int, ...]:
         """Number of ids of each categorical field, out-of-vocabulary id included."""
         return tuple(field.size for field in self.categorical)
+
+    @property
+    def id_fields(self) -> tuple[CategoricalField | MultivaluedField, ...]:
+        """All fields of ids: the categorical, then the multi-valued ones."""
+        return (*self.categorical, *self.multivalued)
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """The vocabularies, in the order of the fields of ids that they belong to."""
+        return tuple(Table(f.name, f.size) for f in self.id_fields if f.shares is None)
+
+    @property
+    def table_sizes(self) -> tuple[int, ...]:
+        """Number of ids of each table, out-of-vocabulary id included."""
+        return tuple(table.size for table in self.tables)
+
+    def table_of(self, field: CategoricalField | MultivaluedField) -> int:
+        """Position among `tables` of the one that a field uses."""
+        return [table.name for table in self.tables].index(field.shares or field.name)
 
     @property
     def num_numerical(self) -> int:
@@ -128,10 +214,18 @@ class Schema:
             goals=tuple(GoalField(**goal) for goal in values.get("goals", ())),
             label_dtype=values.get("label_dtype", "uint8"),
             weight=values.get("weight"),
+            multivalued=tuple(MultivaluedField(**f) for f in values.get("multivalued", ())),
+            vectors=tuple(
+                VectorField(**f | {"mean": tuple(f["mean"]), "std": tuple(f["std"])})
+                for f in values.get("vectors", ())
+            ),
         )
 
 
+_LEFT_OUT = (("missing", None), ("shares", None), ("multivalued", ()), ("vectors", ()))
+
+
 def _without_defaults(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Leaves out `missing` where it is not set: stores that were made before there was one keep
-    their fingerprints."""
-    return {key: value for key, value in items if (key, value) != ("missing", None)}
+    """Leaves out what is not set: stores that were made before there was such a thing keep their
+    fingerprints."""
+    return {key: value for key, value in items if (key, value) not in _LEFT_OUT}

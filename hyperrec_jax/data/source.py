@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from hyperrec_jax.data.schema import GoalField
+from hyperrec_jax.data.schema import GoalField, Pooling
 from hyperrec_jax.data.time_split import TimeSplit
 
 
@@ -25,6 +26,9 @@ class Rows:
       weights: Weight of each row, f32 [row], where the source has weights.
       times: When each row happened, int64 [row] in microseconds since 1970, where the source is
         split by time.
+      multivalued: Per multi-valued field the texts of each row, lists of strings [row], whole.
+      vectors: Numbers of all vector fields side by side, float64 [row, number], finite; None where
+        there are none.
     """
 
     categorical: tuple[pa.Array, ...]
@@ -34,6 +38,48 @@ class Rows:
     true_probability: np.ndarray | None = None
     weights: np.ndarray | None = None
     times: np.ndarray | None = None
+    multivalued: tuple[pa.LargeListArray, ...] = ()
+    vectors: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivaluedColumn:
+    """A column of sets or sequences, as `schema.MultivaluedField` describes it.
+
+    Attributes:
+      name: Column name.
+      kind: `set` or `sequence`.
+      length: Values that are kept of a row.
+      pooling: How their vectors become one.
+      shares: The field whose vocabulary and embeddings it uses, or None for its own.
+      target: The categorical field that `target_attention` compares the values with.
+      separator: What stands between two values of a text; None where there is no text.
+    """
+
+    name: str
+    kind: Literal["set", "sequence"]
+    length: int
+    pooling: Pooling
+    shares: str | None = None
+    target: str | None = None
+    separator: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorColumn:
+    """A column of several numbers in each row, as `schema.VectorField` describes it.
+
+    Attributes:
+      name: Column name.
+      width: Numbers in each row.
+      standardise: Whether to use the training rows' mean and standard deviation at each position.
+      separator: What stands between two numbers of a text; None where there is no text.
+    """
+
+    name: str
+    width: int
+    standardise: bool = True
+    separator: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +121,10 @@ class Source:
       goals: What the labels are; all binary by default.
       weight: Name of the column of row weights, or None.
       time_split: How the training rows are split by time; None for a split by groups.
+      shares: The field whose vocabulary and embeddings a categorical field uses, where it has none
+        of its own.
+      multivalued: The columns of sets and sequences.
+      vectors: The columns of several numbers.
     """
 
     name: str
@@ -88,3 +138,6 @@ class Source:
     goals: tuple[GoalField, ...] = ()
     weight: str | None = None
     time_split: TimeSplit | None = None
+    shares: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    multivalued: tuple[MultivaluedColumn, ...] = ()
+    vectors: tuple[VectorColumn, ...] = ()

@@ -19,7 +19,7 @@ from hyperrec_jax.data.columns import (
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals import Statistics
 
-_BATCH_COLUMNS = ("categorical", "numerical", "labels", "weight")
+_BATCH_COLUMNS = ("categorical", "numerical", "labels", "weight", "multivalued", "vectors")
 
 
 class Split:
@@ -30,9 +30,10 @@ class Split:
       positives: Number of positive labels of each goal.
       both_positive: Number of rows in which two labels are positive, `[goal][goal]`, symmetric.
       statistics: Statistics of the labels of each goal.
-      unseen: Number of rows of each categorical field whose value no training row has (id 0).
+      unseen: Number of rows of each field of ids that have a value that no training row has (id 0).
       times: Times of the oldest and the newest row, in microseconds since 1970; None where the data
         was not split by time.
+      cut: Number of rows of each multi-valued field that had more values than are kept.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Split:
         unseen: Sequence[int],
         checksums: Sequence[int],
         times: tuple[int, int] | None = None,
+        cut: Sequence[int] = (),
     ):
         self.path = path
         self.positives = tuple(positives)
@@ -53,6 +55,7 @@ class Split:
         self.statistics = tuple(map(Statistics.from_json, statistics))
         self.unseen = tuple(unseen)
         self.times = None if times is None else (int(times[0]), int(times[1]))
+        self.cut = tuple(cut)
         self._rows = rows
         self._columns = {column.name: column for column in columns}
         self._checksums = np.asarray(checksums, np.uint32)

@@ -101,6 +101,7 @@ def _of_one_size(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _to_record_batch(rows: Rows) -> pa.RecordBatch:
     columns = {f"categorical_{i}": values for i, values in enumerate(rows.categorical)}
+    columns |= {f"multivalued_{i}": values for i, values in enumerate(rows.multivalued)}
     matrices = {
         "numerical": rows.numerical,
         "labels": rows.labels,
@@ -108,6 +109,7 @@ def _to_record_batch(rows: Rows) -> pa.RecordBatch:
         "true_probability": rows.true_probability,
         "weight": rows.weights,
         "time": rows.times,
+        "vectors": rows.vectors,
     }
     for name, matrix in matrices.items():
         if matrix is not None and matrix.size:
@@ -133,6 +135,10 @@ def _from_record_batch(batch: pa.RecordBatch, num_fields: int) -> Rows:
         true_probability=matrix("true_probability"),
         weights=None if weights is None else weights[:, 0],
         times=None if times is None else times[:, 0],
+        multivalued=tuple(
+            batch[name] for name in batch.schema.names if name.startswith("multivalued_")
+        ),
+        vectors=matrix("vectors"),
     )
 
 

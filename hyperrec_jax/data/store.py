@@ -4,7 +4,7 @@ A store is a folder:
 
     schema.json        version, schema; per split rows, statistics of the labels, the number of ids
                        that training never saw, a checksum per record batch
-    vocabulary.arrow   per categorical field the values that have the ids 1, 2, ...
+    vocabulary.arrow   per table of the schema the values that have the ids 1, 2, ...
     train.arrow        record batches of 16,384 rows; columns are fixed-size lists
     validation.arrow
     test.arrow
@@ -21,7 +21,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from hyperrec_jax.data.columns import PREPARE_AGAIN, SPLITS, VERSION, columns_of, fingerprint_of
+from hyperrec_jax.data.columns import (
+    PREPARE_AGAIN,
+    SPLITS,
+    VERSION,
+    VERSION_OF_MANY,
+    columns_of,
+    fingerprint_of,
+)
 from hyperrec_jax.data.files import (
     file_checksum,
 )
@@ -70,10 +77,10 @@ class Store:
         except (ValueError, OSError, RecursionError) as error:
             raise UserError(f"{schema_path}: damaged, unreadable; {PREPARE_AGAIN}") from error
         version = contents.get("version") if isinstance(contents, dict) else None
-        if version != VERSION:
+        if version not in (VERSION, VERSION_OF_MANY):
             raise UserError(
-                f"{schema_path}: a store of version {version!r}, and this program reads version "
-                f"{VERSION}; {PREPARE_AGAIN}"
+                f"{schema_path}: a store of version {version!r}, and this program reads versions "
+                f"{VERSION} and {VERSION_OF_MANY}; {PREPARE_AGAIN}"
             )
         try:
             if contents["fingerprint"] != fingerprint_of(contents):
@@ -95,19 +102,19 @@ class Store:
         return self._splits[name]
 
     def vocabulary(self, field: str) -> pa.Array:
-        """The values of a categorical field that have the ids 1, 2, ... (id 0: all others).
+        """The values of a field of ids that have the ids 1, 2, ... (id 0: all others).
 
         Raises:
           UserError: There is no such field, or the file is damaged.
         """
-        names = [categorical.name for categorical in self.schema.categorical]
-        if field not in names:
+        fields = {known.name: known for known in self.schema.id_fields}
+        if field not in fields:
             raise UserError(
-                f"no categorical field {field!r} in {self.path}; there are {', '.join(names)}"
+                f"no categorical field {field!r} in {self.path}; there are {', '.join(fields)}"
             )
         if self._vocabulary is None:
             path = self.path / "vocabulary.arrow"
             if not path.exists() or file_checksum(path) != self._vocabulary_checksum:
                 raise UserError(f"{path}: damaged or missing; {PREPARE_AGAIN}")
             self._vocabulary = read_vocabulary(path)
-        return self._vocabulary[names.index(field)].values
+        return self._vocabulary[self.schema.table_of(fields[field])].values

@@ -14,12 +14,12 @@ import pyarrow as pa
 from hyperrec_jax.data.columns import (
     ROWS_PER_RECORD_BATCH,
     SPLITS,
-    VERSION,
     Column,
     arrow_schema,
     checksum_of,
     columns_of,
     fingerprint_of,
+    version_of,
 )
 from hyperrec_jax.data.files import (
     explain_write_errors,
@@ -36,7 +36,7 @@ from hyperrec_jax.errors import UserError
 class _SplitWriter:
     """Cuts appended rows into record batches of one size."""
 
-    def __init__(self, file: BinaryIO, columns: Sequence[Column]):
+    def __init__(self, file: BinaryIO, columns: Sequence[Column], schema: Schema):
         self._columns = [column for column in columns if column.width]
         self._buffers = {c.name: c.empty(ROWS_PER_RECORD_BATCH) for c in self._columns}
         self._filled = 0
@@ -44,7 +44,10 @@ class _SplitWriter:
         self._writer = pa.ipc.new_file(file, self._arrow_schema)
         self.rows = 0
         self.labels = LabelStatistics(self._buffers["labels"].shape[1])
-        self.unseen = np.zeros(next(c.width for c in columns if c.name == "categorical"), np.int64)
+        self.unseen = np.zeros(len(schema.id_fields), np.int64)
+        self.cut = np.zeros(len(schema.multivalued), np.int64)
+        # Where the values of each multi-valued field begin in their matrix.
+        self._starts = np.cumsum([0, *(field.length for field in schema.multivalued[:-1])])
         self.checksums: list[int] = []
         self.times: tuple[int, int] | None = None
 
@@ -54,6 +57,8 @@ class _SplitWriter:
             first, last = int(columns["time"].min()), int(columns["time"].max())
             before = self.times or (first, last)
             self.times = min(first, before[0]), max(last, before[1])
+        if "cut" in columns:
+            self.cut += columns["cut"].sum(0)
         start = 0
         while start < rows:
             taken = min(ROWS_PER_RECORD_BATCH - self._filled, rows - start)
@@ -79,8 +84,13 @@ class _SplitWriter:
             self._buffers["labels"][: self._filled],
             None if weight is None else weight[: self._filled, 0],
         )
+        unseen = [np.zeros(0, np.int64)]
         if "categorical" in self._buffers:
-            self.unseen += (self._buffers["categorical"][: self._filled] == 0).sum(0)
+            unseen.append((self._buffers["categorical"][: self._filled] == 0).sum(0))
+        if "multivalued" in self._buffers:
+            unknown = self._buffers["multivalued"][: self._filled] == 0
+            unseen.append(np.logical_or.reduceat(unknown, self._starts, axis=1).sum(0))
+        self.unseen += np.concatenate(unseen)
         self.rows += self._filled
         self._filled = 0
 
@@ -99,7 +109,7 @@ class StoreWriter:
     Args:
       path: Folder of the finished store.
       schema: The columns; `true_probability` is written where `schema.best_auc` is not empty.
-      vocabulary: Per categorical field the values with the ids 1, 2, ...
+      vocabulary: Per table of the schema the values with the ids 1, 2, ...
       provenance: What the store was made from, kept beside the contents (not in the fingerprint).
       fit_goals: Whether goals take the options that come from labels from these training labels;
         otherwise they stay as the schema has them.
@@ -132,12 +142,18 @@ class StoreWriter:
             self._splits = {}
             for split in SPLITS:
                 file = open(self._temporary / f"{split}.arrow", "wb")  # noqa: SIM115
-                self._splits[split] = _SplitWriter(self._files.enter_context(file), columns)
+                self._splits[split] = _SplitWriter(self._files.enter_context(file), columns, schema)
 
     def append(self, split: str, columns: Mapping[str, np.ndarray]) -> None:
-        """Adds rows to a split; `columns` are the arrays of a `Batch`, `group` int64 [rows] and
-        `true_probability` f32 [rows, goal] where the schema has them, and `time` int64 [rows],
-        microseconds since 1970, of which the range alone is kept."""
+        """Adds rows to a split.
+
+        Args:
+          split: Name of the split.
+          columns: The arrays of a `Batch`, and where there are such columns `group` int64 [rows];
+            `true_probability` f32 [rows, goal]; `time` int64 [rows], microseconds since 1970, of
+            which the range alone is kept; `cut` bool [rows, field], which multi-valued fields had
+            more values than are kept, of which the counts alone are.
+        """
         with explain_write_errors(self._path):
             self._splits[split].append(columns)
 
@@ -168,7 +184,7 @@ class StoreWriter:
         if self._fit_goals:
             schema = fitted(schema, self._splits["train"].labels.of_goals())
         contents: dict[str, Any] = {
-            "version": VERSION,
+            "version": version_of(schema),
             "provenance": self._provenance,
             "schema": schema.to_dict(),
             "vocabulary": file_checksum(self._temporary / "vocabulary.arrow"),
@@ -181,6 +197,7 @@ class StoreWriter:
                     "unseen": writer.unseen.tolist(),
                     "checksums": writer.checksums,
                     **({"times": writer.times} if writer.times else {}),
+                    **({"cut": writer.cut.tolist()} if schema.multivalued else {}),
                 }
                 for split, writer in self._splits.items()
             },

@@ -1,14 +1,15 @@
 """Survey: vocabularies, means and standard deviations of the training rows, and of them alone."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.schema import NumericalField
-from hyperrec_jax.data.source import Source
+from hyperrec_jax.data.multivalued import cut_to_length
+from hyperrec_jax.data.schema import NumericalField, VectorField
+from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.staging import Part, progress_bar
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals.metrics import auc
@@ -16,8 +17,18 @@ from hyperrec_jax.goals.metrics import auc
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    vocabulary: tuple[pa.Array, ...]
+    """What is known of the training rows.
+
+    Attributes:
+      vocabulary: The sorted values of each table, by the name of the field that it belongs to, in
+        the order of `Schema.tables`.
+      numerical: Numbers and their scale.
+      vectors: Vectors and their scale.
+    """
+
+    vocabulary: dict[str, pa.Array]
     numerical: tuple[NumericalField, ...]
+    vectors: tuple[VectorField, ...] = ()
 
 
 class _Distinct:
@@ -71,8 +82,11 @@ class _Moments:
 
 def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
     train = next(part for part in parts if part.name == "train")
-    distinct = [_Distinct() for _ in source.categorical]
+    tables = [name for name in source.categorical if name not in source.shares]
+    tables += [column.name for column in source.multivalued if column.shares is None]
+    distinct = {name: _Distinct() for name in tables}
     moments = _Moments(len(source.numerical))
+    of_vectors = _Moments(sum(column.width for column in source.vectors))
     log1p = np.array([column.log1p for column in source.numerical], bool)
     counts: dict[str, int] = {}
     with progress_bar("surveying the training rows", len(train)) as progress:
@@ -81,15 +95,16 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
                 counts[name] = counts.get(name, 0) + int(chosen.sum())
             keep = splits["train"]
             if keep.any():
-                mask = pa.array(keep)
-                for field, values in zip(distinct, rows.categorical, strict=True):
-                    field.add(values.filter(mask))
+                for table, values in _values_of_tables(source, rows, pa.array(keep)):
+                    distinct[table].add(values)
                 moments.add(apply_log1p(rows.numerical[keep], log1p))
+                if rows.vectors is not None:
+                    of_vectors.add(rows.vectors[keep])
             progress.update(len(keep))
     _require_rows(source, counts, train.wanted)
     std = moments.std()
     return Survey(
-        vocabulary=tuple(field.sorted() for field in distinct),
+        vocabulary={name: values.sorted() for name, values in distinct.items()},
         numerical=tuple(
             NumericalField(
                 column.name,
@@ -100,6 +115,7 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
             )
             for i, column in enumerate(source.numerical)
         ),
+        vectors=_scaled_vectors(source, of_vectors),
     )
 
 
@@ -122,6 +138,25 @@ def _require_rows(source: Source, counts: Mapping[str, int], wanted: Collection[
                 f"{source.name}: the {name} split gets no row by its time; choose another date, "
                 "duration or share"
             )
+
+
+def _values_of_tables(source: Source, rows: Rows, keep: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """The values of each field of ids in the rows to keep, and the table that they belong to."""
+    for name, values in zip(source.categorical, rows.categorical, strict=True):
+        yield source.shares.get(name, name), values.filter(keep)
+    for column, lists in zip(source.multivalued, rows.multivalued, strict=True):
+        yield column.shares or column.name, cut_to_length(lists.filter(keep), column)[0]
+
+
+def _scaled_vectors(source: Source, moments: _Moments) -> tuple[VectorField, ...]:
+    fields, start, std = [], 0, moments.std()
+    for column in source.vectors:
+        place = slice(start, start + column.width)
+        scale = (tuple(moments.mean[place].tolist()), tuple(std[place].tolist()))
+        mean, deviation = scale if column.standardise else ((), ())
+        fields.append(VectorField(column.name, column.width, mean, deviation, column.separator))
+        start = place.stop
+    return tuple(fields)
 
 
 def apply_log1p(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:

@@ -29,14 +29,14 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
             f"{path}: damaged, or of another run: its checksum is not that of the model's "
             f"vocabulary; {again}"
         )
-    if not schema.categorical:
+    if not schema.tables:
         return
     try:
         fields = read_vocabulary(path)
         sizes = {name: len(fields[name].values) + 1 for name in fields.schema.names}
     except (OSError, pa.ArrowException, AttributeError) as error:
         raise UserError(f"{path}: no readable vocabulary ({error}); {again}") from error
-    for field in schema.categorical:
+    for field in schema.tables:
         if sizes.get(field.name) != field.size:
             raise UserError(
                 f"{path}: of another model: field {field.name!r} has {field.size} ids in the "
@@ -51,7 +51,7 @@ def same_vocabulary(one: Path, other: Path, schema: Schema) -> bool:
 
 def write_vocabulary(path: Path, schema: Schema, vocabulary: Sequence[pa.Array]) -> None:
     """One row, one list for each field: millions of values are mapped, never parsed."""
-    names = [field.name for field in schema.categorical]
+    names = [table.name for table in schema.tables]
     lists = [
         pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)
         for values in vocabulary

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
+from hyperrec_jax.data.inputs import Inputs
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.banks import Bank, Layout
 from hyperrec_jax.models.features import EmbeddedFeatures, FeatureEmbedding, Fold
@@ -31,10 +32,12 @@ class MultiTaskModel(nn.Module):
     `decode(features, preference, train)`, the logits. The defaults are those of MTReclib.
 
     Attributes:
-      field_sizes: Number of ids of each categorical field.
+      field_sizes: Number of ids of each categorical field, or of each vocabulary where fields share
+        one.
       num_numerical: Number of numerical fields.
       num_tasks: Number of goals.
       goal_outputs: Number of outputs for each goal; one for each by default.
+      inputs: Where fields of several values and shared vocabularies are; None without any.
       embedding_dim: Width of an embedded field.
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
       tower_widths: Layer widths of a goal's tower, before its outputs.
@@ -50,6 +53,7 @@ class MultiTaskModel(nn.Module):
     num_numerical: int
     num_tasks: int
     goal_outputs: Annotated[tuple[int, ...], FROM_DATA] = ()
+    inputs: Annotated[Inputs | None, FROM_DATA] = None
     embedding_dim: Count = 128
     bottom_widths: Widths = (512, 256)
     tower_widths: Widths = (128, 64)
@@ -148,7 +152,12 @@ class MultiTaskModel(nn.Module):
 
     def new_embedding(self) -> FeatureEmbedding:
         return FeatureEmbedding(
-            self.field_sizes, self.num_numerical, self.embedding_dim, self.fold, self.compute_dtype
+            self.field_sizes,
+            self.num_numerical,
+            self.embedding_dim,
+            self.fold,
+            self.compute_dtype,
+            self.inputs,
         )
 
     def new_bank(self, copies: int, widths: tuple[int, ...], **options: Any) -> Bank:
@@ -236,16 +245,18 @@ def create_model(
     num_numerical: int,
     num_tasks: int,
     goal_outputs: tuple[int, ...] = (),
+    inputs: Inputs | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> MultiTaskModel:
     """Creates a registered model.
 
     Args:
       name: Registered name, such as `pomoe`.
-      field_sizes: Number of ids of each categorical field.
+      field_sizes: Number of ids of each categorical field, or of each vocabulary.
       num_numerical: Number of numerical fields.
       num_tasks: Number of goals, at least 1.
       goal_outputs: Number of outputs for each goal; one for each by default.
+      inputs: Where fields of several values and shared vocabularies are.
       options: Values of the model's options where they differ from its defaults.
 
     Raises:
@@ -253,11 +264,16 @@ def create_model(
         nothing to learn from or for.
     """
     model = model_class(name)
-    if not field_sizes and not num_numerical:
+    if not field_sizes and not num_numerical and inputs is None:
         raise UserError(f"model {name!r} needs at least one categorical or numerical field")
     if num_tasks < 1:
         raise UserError(f"model {name!r} needs at least one goal, not {num_tasks}")
     values = MODELS.checked(name, options or {})
     return model(
-        tuple(field_sizes), num_numerical, num_tasks, goal_outputs=tuple(goal_outputs), **values
+        tuple(field_sizes),
+        num_numerical,
+        num_tasks,
+        goal_outputs=tuple(goal_outputs),
+        inputs=inputs,
+        **values,
     )

@@ -12,8 +12,10 @@ import numpy as np
 from flax.typing import Array
 from jax import lax
 
+from hyperrec_jax.data.inputs import Inputs
 from hyperrec_jax.models.initialisers import fan_in_uniform
 from hyperrec_jax.models.mixture import Mixture
+from hyperrec_jax.models.several import Folded, SeveralValues
 from hyperrec_jax.parallel.tables import table_rows
 
 Fold = Literal["auto", "always", "never"]
@@ -129,14 +131,15 @@ class FeatureEmbedding(nn.Module):
     """Embeds ids from one table for all fields, and all numericals in one linear layer.
 
     Attributes:
-      field_sizes: Number of ids of each field; the table's rows are the fields' in order, see
-        `table_rows`.
+      field_sizes: Number of ids of each field, or of each vocabulary where fields share one; the
+        table's rows are theirs in order, see `table_rows`.
       num_numerical: Number of numericals; with 0 they give no vector.
       dim: Width of a vector.
       fold: `auto` folds the fields for which that takes fewer multiplications; `always` and
         `never` do what they say. All have the same parameters and, except for rounding, the same
         results.
       dtype: Type of the result.
+      inputs: Where fields of several values and shared vocabularies are; None without any.
     """
 
     field_sizes: tuple[int, ...]
@@ -144,6 +147,7 @@ class FeatureEmbedding(nn.Module):
     dim: int
     fold: Fold = "auto"
     dtype: str = "float32"
+    inputs: Inputs | None = None
 
     @nn.compact
     def __call__(self, batch: Mapping[str, Array]) -> EmbeddedFeatures:
@@ -152,7 +156,11 @@ class FeatureEmbedding(nn.Module):
         indicators = [jnp.zeros((rows, 0), self.dtype)]
         gathered = [jnp.zeros((rows, 0, self.dim), self.dtype)]
         tables: list[Array] = []
-        folded = [self._folds(size, rows) for size in self.field_sizes]
+        direct = len(self.field_sizes)
+        if self.inputs is not None:
+            direct, ids = len(self.inputs.direct), ids[:, np.array(self.inputs.direct, int)]
+        folded = [self._folds(size, rows) for size in self.field_sizes[:direct]]
+        embedding = jnp.zeros((0, self.dim), self.dtype)
         if self.field_sizes:
             # Xavier over the table as a whole, as pytorch-fm does it.
             embedding = self.param(
@@ -165,7 +173,7 @@ class FeatureEmbedding(nn.Module):
                 list(run) for _, run in itertools.groupby(range(len(folded)), folded.__getitem__)
             ]
             lengths = [sum(self.field_sizes[field] for field in run) for run in runs]
-            lengths[-1] += len(embedding) - sum(lengths)
+            lengths[-1:] = [len(embedding) - sum(lengths[:-1])] if runs else []
             for run, table in zip(runs, split(embedding, lengths), strict=True):
                 sizes = [self.field_sizes[field] for field in run]
                 columns = ids[:, run[0] : run[-1] + 1]
@@ -190,6 +198,17 @@ class FeatureEmbedding(nn.Module):
                 indicators.append(block)
             else:
                 gathered.append((block @ table)[:, None])
+        if self.inputs is not None:
+            several = SeveralValues(
+                self.inputs, self.field_sizes, self.dim, self.dtype, name="several"
+            )
+            for vector in several(batch, embedding, lambda size: self._folds(size, rows)):
+                folded.append(isinstance(vector, Folded))
+                if isinstance(vector, Folded):
+                    tables.append(vector.table)
+                    indicators.append(vector.block)
+                else:
+                    gathered.append(vector[:, None])
         return EmbeddedFeatures(
             indicators=jnp.concatenate(indicators, axis=1),
             tables=tuple(tables),

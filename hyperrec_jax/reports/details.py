@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.evaluation import metrics
@@ -118,7 +119,7 @@ def expert_use_of(trained: Any, split: Any, preferences: np.ndarray | None) -> n
     def decode(features: Any, preference: Any) -> Any:
         return _mean_weights(apply(features, preference, False, method="decode")[1])
 
-    features, weights = encode({name: batch[name] for name in ("categorical", "numerical")})
+    features, weights = encode({c.name: batch[c.name] for c in input_columns(trained.schema)})
     if preferences is None:
         preferences = np.full((1, trained.schema.num_tasks), 1 / trained.schema.num_tasks)
     noted = [weights] if weights else [decode(features, np.float32(one)) for one in preferences]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from hyperrec_jax.data.columns import VERSION, version_of
 from hyperrec_jax.data.files import file_checksum
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.vocabulary_file import check_vocabulary
@@ -21,7 +22,8 @@ from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 
 FORMAT = 3
-READABLE = (2, 3)  # 2 has binary goals only
+FORMAT_OF_MANY = 4
+READABLE = (2, 3, 4)  # 2 has binary goals only, 3 only categorical and numerical fields
 MANIFEST = "model.json"
 FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
 
@@ -42,6 +44,11 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     whole = text.replace(_OPEN, _checksum(text.encode()), 1)
     (folder / MANIFEST).write_text(whole, "utf-8")
+
+
+def format_of(schema: Schema) -> int:
+    """The format of an exported model: that of the first program that can read it."""
+    return FORMAT if version_of(schema) == VERSION else FORMAT_OF_MANY
 
 
 def _checksum(content: bytes) -> str:
@@ -108,7 +115,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise UserError(
-            f"{path}: of format {found!r}, and this program reads {FORMAT}; export it again"
+            f"{path}: of format {found!r}, and this program reads {FORMAT} and "
+            f"{FORMAT_OF_MANY}; export it again"
         )
     checksum = str(manifest.get("checksum"))
     if checksum != _checksum(content.replace(checksum.encode(), _OPEN.encode(), 1)):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.limits import MAX_QUEUED_ROWS
 from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, Scored
-from hyperrec_jax.serving.preprocess import Encoded
 from hyperrec_jax.serving.refusal import Refused
 
 
@@ -80,10 +80,7 @@ class Batcher:
                 start = stop
 
     def _score(self, jobs: Sequence[_Job]) -> Scored:
-        encoded = Encoded(
-            np.concatenate([job.rows.categorical for job in jobs]),
-            np.concatenate([job.rows.numerical for job in jobs]),
-        )
         return self._predictor.score_each(
-            encoded, np.concatenate([job.preferences for job in jobs])
+            Encoded.joined([job.rows for job in jobs]),
+            np.concatenate([job.preferences for job in jobs]),
         )

@@ -8,7 +8,7 @@ the model reads are kept, and what comes after the last row that a request may h
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
 from hyperrec_jax.serving.refusal import Refused, shown
@@ -21,7 +21,7 @@ _FORM = 'the body must be {"rows": [{...}, ...], "preference": [...]}'
 
 
 def decode_request(
-    body: bytes | bytearray, columns: Sequence[str], max_rows: int
+    body: bytes | bytearray, columns: Sequence[str], max_rows: int, lists: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], Any]:
     """The rows and the preference in the body of a request.
 
@@ -29,10 +29,11 @@ def decode_request(
       body: JSON in UTF-8, `{"rows": [{...}, ...], "preference": ...}`.
       columns: The columns of the rows that are kept.
       max_rows: Rows that the body may have.
+      lists: Those of the columns whose values may be lists.
 
     Returns:
-      The rows, one dictionary each, in which every column is text, a number, a boolean or None;
-      and the preference as it is, None where there is none.
+      The rows, one dictionary each, in which every column is text, a number, a boolean or None, or
+      where it may be a list of such; and the preference as it is, None where there is none.
 
     Raises:
       Refused: the body is not that.
@@ -50,7 +51,7 @@ def decode_request(
             raise Refused(400, f"unknown key {shown(key)}; there are rows and preference")
         if key in found:
             raise Refused(400, f"{key}: given twice")
-        found[key] = _rows(text, columns, max_rows) if key == "rows" else text.value()
+        found[key] = _rows(text, columns, max_rows, lists) if key == "rows" else text.value()
     text.end()
     if "rows" not in found:
         raise Refused(400, _FORM)
@@ -72,7 +73,9 @@ def _keys(text: "_Text") -> Iterator[Any]:
             text.fail("expecting , or }")
 
 
-def _rows(text: "_Text", columns: Sequence[str], max_rows: int) -> list[dict[str, Any]]:
+def _rows(
+    text: "_Text", columns: Sequence[str], max_rows: int, lists: Collection[str]
+) -> list[dict[str, Any]]:
     if not text.skip("["):
         text.value()
         raise Refused(400, _FORM)
@@ -89,12 +92,15 @@ def _rows(text: "_Text", columns: Sequence[str], max_rows: int) -> list[dict[str
             )
         kept = {name: row[name] for name in columns if name in row}
         for name, value in kept.items():
-            if isinstance(value, list | dict):
-                raise Refused(
-                    400,
-                    f"rows: row {len(rows) + 1}, column {name!r}: {shown(value)} is neither text "
-                    "nor a number",
-                )
+            if name in lists and isinstance(value, list):
+                odd = next((each for each in value if isinstance(each, list | dict)), None)
+                why = "has an element that is neither text nor a number"
+            else:
+                odd = value if isinstance(value, list | dict) else None
+                why = "is neither text nor a number"
+            if odd is not None:
+                where = f"rows: row {len(rows) + 1}, column {name!r}"
+                raise Refused(400, f"{where}: {shown(value)} {why}")
         rows.append(kept)
         if text.skip("]"):
             return rows

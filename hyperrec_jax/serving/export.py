@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.files import explain_write_errors, replace_folder
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.serving.artefact import MANIFEST, load_exported, write_manifest
+from hyperrec_jax.serving.artefact import MANIFEST, format_of, load_exported, write_manifest
 from hyperrec_jax.serving.from_workdir import list_scorer_or_none, make_scores
 from hyperrec_jax.training import workdir as workdirs
 
@@ -52,6 +53,7 @@ def export(workdir: Path, output: Path) -> None:
                 (temporary / f"{name}.jaxexport").write_bytes(program)
             shutil.copyfile(vocabulary, temporary / workdirs.VOCABULARY)
             manifest = {
+                "format": format_of(trained.schema),
                 "schema": trained.schema.to_dict(),
                 "conditioned": trained.network.conditioned,
                 "platforms": PLATFORMS,
@@ -89,7 +91,7 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
 
     # Which fields are best folded depends on the number of rows, which is open here.
     config = trained.config | {"model": trained.config["model"] | {"fold": "never"}}
-    scores = make_scores(create_model(config, trained.schema))
+    scores = make_scores(create_model(config, trained.schema), trained.schema)
     schema = trained.schema
     rows, several = jax_export.symbolic_shape("rows, preferences")
     shape = jax.ShapeDtypeStruct
@@ -102,8 +104,7 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
 
         exported = jax_export.export(jax.jit(program), platforms=PLATFORMS)(
             {key: shape(value.shape, value.dtype) for key, value in weights.items()},
-            shape((rows, len(schema.categorical)), np.int32),
-            shape((rows, schema.num_numerical), np.float32),
+            *(shape((rows, column.width), column.dtype) for column in input_columns(schema)),
             shape((preferences[name], schema.num_tasks), np.float32),
         )
         programs[name] = bytes(exported.serialize())

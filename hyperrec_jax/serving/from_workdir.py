@@ -9,6 +9,8 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from hyperrec_jax.data.columns import input_columns
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import ListScorer
@@ -22,11 +24,13 @@ from hyperrec_jax.training.trained import Trained, load_trained
 logger = logging.getLogger(__name__)
 
 
-def make_scores(model: MultiTaskModel) -> dict[str, Callable[..., jax.Array]]:
+def make_scores(model: MultiTaskModel, schema: Schema) -> dict[str, Callable[..., jax.Array]]:
     """The pure functions `score(variables, categorical, numerical, preferences) -> logits`.
 
     Args:
       model: A model of `hyperrec_jax.models`.
+      schema: Its schema; where that has multi-valued fields or vectors, their arrays come before
+        the preferences.
 
     Returns:
       `grid`: from preferences `[preference, goal]` to `[preference, row, goal]`; the first axis has
@@ -34,18 +38,18 @@ def make_scores(model: MultiTaskModel) -> dict[str, Callable[..., jax.Array]]:
       `[row, goal]`.
     """
 
-    def each(
-        variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
-    ) -> jax.Array:
-        batch = {"categorical": ids, "numerical": numbers}
+    names = [column.name for column in input_columns(schema)]
+
+    def each(variables: Any, *arrays: jax.Array) -> jax.Array:
+        *inputs, preferences = arrays
+        batch = dict(zip(names, inputs, strict=True))
         return cast(jax.Array, model.apply(variables, batch, preferences, False)).astype(
             jnp.float32
         )
 
-    def grid(
-        variables: Any, ids: jax.Array, numbers: jax.Array, preferences: jax.Array
-    ) -> jax.Array:
-        features = encode(model, variables, {"categorical": ids, "numerical": numbers})
+    def grid(variables: Any, *arrays: jax.Array) -> jax.Array:
+        *inputs, preferences = arrays
+        features = encode(model, variables, dict(zip(names, inputs, strict=True)))
         return decode(model, variables, features, preferences)
 
     return {"grid": grid, "each": each}
@@ -64,7 +68,7 @@ def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) 
     """
     scores = {
         name: functools.partial(jax.jit(score), trained.variables)
-        for name, score in make_scores(trained.network).items()
+        for name, score in make_scores(trained.network, trained.schema).items()
     }
     return Predictor(
         preprocess=Preprocessor.open(trained.schema, workdirs.check_kept_vocabulary(workdir)),

@@ -20,11 +20,11 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.batching import Batcher
 from hyperrec_jax.serving.bodies import BodyReader
 from hyperrec_jax.serving.decoding import decode_request
+from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
 from hyperrec_jax.serving.policy_watch import WatchedPolicy
 from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, require_finite
-from hyperrec_jax.serving.preprocess import Encoded
 from hyperrec_jax.serving.refusal import Refused
 from hyperrec_jax.serving.request_log import Logged, RequestLog
 
@@ -54,7 +54,7 @@ def create_app(
     measures = Measures(predictor.preprocess.schema)
     bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
     measures.body_bytes.set_function(lambda: bodies.held)
-    columns = list(predictor.preprocess.column_types())
+    columns, several = list(predictor.preprocess.column_types()), predictor.preprocess.several()
     in_flight = 0  # requests without an answer yet
     received = 0  # those of them whose body is here
     measures.in_flight.set_function(lambda: in_flight)
@@ -78,7 +78,7 @@ def create_app(
         decoders.shutdown(wait=False, cancel_futures=True)
 
     def decode(body: bytearray) -> tuple[Encoded, Any]:
-        rows, preference = decode_request(body, columns, limits.max_rows)
+        rows, preference = decode_request(body, columns, limits.max_rows, several)
         return predictor.preprocess(rows), preference
 
     async def decoded(body: bytearray) -> tuple[Encoded, Any]:
@@ -186,13 +186,9 @@ async def _watch_loop(measures: Measures) -> None:
 
 def _warm_up(predictor: Predictor) -> None:
     """Compiles the model for every number of rows that will occur."""
-    schema = predictor.preprocess.schema
     for rows in ROW_BUCKETS:
         predictor.score_each(
-            Encoded(
-                np.zeros((rows, len(schema.categorical)), np.int32),
-                np.zeros((rows, schema.num_numerical), np.float32),
-            ),
+            Encoded.zeros(predictor.preprocess.schema, rows),
             np.repeat(predictor.weights(None)[None], rows, axis=0),
         )
 

@@ -14,8 +14,8 @@ from prometheus_client import (
 
 from hyperrec_jax.data.checks import HIGH_UNSEEN_SHARE, unseen_warnings
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.predictor import ROW_BUCKETS
-from hyperrec_jax.serving.preprocess import Encoded
 
 UNSEEN_ROWS = 1000
 """The share of unseen values is that of the last so many rows, at least."""
@@ -24,14 +24,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class UnseenShares:
-    """For each categorical field, the share of values that training never saw, in recent rows."""
+    """For each field of ids, the share of recent rows with values that training never saw."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._recent: deque[tuple[int, np.ndarray]] = deque()
         self._rows = 0
-        self._counts = np.zeros(len(schema.categorical), np.int64)
-        self._high = np.zeros(len(schema.categorical), bool)
+        self._counts = np.zeros(len(schema.id_fields), np.int64)
+        self._high = np.zeros(len(schema.id_fields), bool)
 
     def add(self, rows: Encoded) -> np.ndarray:
         """Takes note of rows, and warns of a field whose share has become high.
@@ -114,7 +114,7 @@ class Measures:
             ["field"],
             registry=registry,
         )
-        self._fields = [field.name for field in schema.categorical]
+        self._fields = [field.name for field in schema.id_fields]
         self._shares = UnseenShares(schema)
         for field in self._fields:  # there from the beginning, at zero
             self._unseen.labels(field)

@@ -14,8 +14,9 @@ from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.losses import predict_all
 from hyperrec_jax.preference.grid import normalise
+from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.groups import group_ids
-from hyperrec_jax.serving.preprocess import Encoded, Preprocessor, RawRows
+from hyperrec_jax.serving.preprocess import Preprocessor, RawRows
 from hyperrec_jax.serving.refusal import shown
 
 ROW_BUCKETS = (8, 32, 128, 512, 2048)
@@ -24,8 +25,9 @@ many shapes are ever compiled."""
 PREFERENCE_BUCKETS = (1, 8)
 """The same for preferences."""
 
-Score = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
-"""`score(categorical, numerical, preferences) -> logits`, compiled."""
+Score = Callable[..., Any]
+"""`score(categorical, numerical, preferences) -> logits`, compiled; where there are such fields
+`multivalued` and `vectors` come before the preferences."""
 
 
 class Ranked(NamedTuple):
@@ -295,8 +297,5 @@ def _padded(values: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([values, np.repeat(values[:1], size - len(values), axis=0)])
 
 
-def _padded_rows(batch: Encoded, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        _padded(batch.categorical[rows], ROW_BUCKETS),
-        _padded(batch.numerical[rows], ROW_BUCKETS),
-    )
+def _padded_rows(batch: Encoded, rows: slice) -> list[np.ndarray]:
+    return [_padded(array[rows], ROW_BUCKETS) for array in batch.arrays]

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hyperrec_jax.data.chunk import shortened, shown
-from hyperrec_jax.data.encode import ValueEncoder
-from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.encode import ValueEncoder, scale_vectors
+from hyperrec_jax.data.multivalued import cut_to_length, padded, to_lists, to_vectors
+from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema, VectorField
 from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
 from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.serving.encoded import Encoded
 
 
 class ArrowStream(Protocol):
@@ -34,36 +36,12 @@ RawRows = ArrowStream | Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
-    """Rows as the model reads them.
-
-    Attributes:
-      categorical: Ids, int32 `[row, field]`.
-      numerical: Transformed numbers, float32 `[row, number]`.
-    """
-
-    categorical: np.ndarray
-    numerical: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.categorical)
-
-    @property
-    def unseen(self) -> np.ndarray:
-        """Number of rows of each categorical field whose value training never saw: int64 [field].
-
-        `data.checks.unseen_warnings` says in words where they are many.
-        """
-        return np.count_nonzero(self.categorical == 0, axis=0)
-
-
-@dataclasses.dataclass(frozen=True)
 class Preprocessor:
     """The encoding of the training rows, for rows that come later.
 
     Attributes:
       schema: Fields and the transforms of numbers.
-      vocabulary: Per categorical field the values that have the ids 1, 2, ..., sorted.
+      vocabulary: Per table of the schema the values that have the ids 1, 2, ..., sorted.
     """
 
     schema: Schema
@@ -80,7 +58,7 @@ class Preprocessor:
         Raises:
           UserError: the file is missing or damaged.
         """
-        if not schema.categorical:
+        if not schema.tables:
             return cls(schema, ())
         try:
             fields = read_vocabulary(path)
@@ -89,15 +67,24 @@ class Preprocessor:
                 f"{path}: no readable vocabulary ({error}); train again, or copy vocabulary.arrow "
                 "from the prepared data"
             ) from error
-        return cls(schema, tuple(fields[field.name].values for field in schema.categorical))
+        return cls(schema, tuple(fields[table.name].values for table in schema.tables))
 
     def column_types(self) -> dict[str, pa.DataType]:
         """The columns that it reads, with the types it wants: for readers of files."""
         types = {
-            field.name: values.type
-            for field, values in zip(self.schema.categorical, self.vocabulary, strict=True)
+            field.name: self.vocabulary[self.schema.table_of(field)].type
+            for field in self.schema.id_fields
         }
-        return types | {field.name: pa.float64() for field in self.schema.numerical}
+        types |= {field.name: pa.float64() for field in self.schema.numerical}
+        return types | {field.name: pa.string() for field in self.schema.vectors}
+
+    def several(self) -> list[str]:
+        """The columns whose values may be lists."""
+        return [f.name for f in self.schema.multivalued] + [f.name for f in self.schema.vectors]
+
+    def values_of(self, field: CategoricalField | MultivaluedField) -> pa.Array:
+        """The values of a field that have the ids 1, 2, ..., sorted."""
+        return self.vocabulary[self.schema.table_of(field)]
 
     def nullable(self) -> list[str]:
         """The columns that may have missing values where a reader of files asks for numbers."""
@@ -117,12 +104,11 @@ class Preprocessor:
         """
         columns = _columns(rows, self.column_types(), where, first)
         num_rows = len(next(iter(columns.values())))
-        categorical = np.empty((num_rows, len(self.vocabulary)), np.int32)
-        for index, (field, encode) in enumerate(
-            zip(self.schema.categorical, self._encoders, strict=True)
-        ):
+        categorical = np.empty((num_rows, len(self.schema.categorical)), np.int32)
+        for index, field in enumerate(self.schema.categorical):
             column = _Column(columns[field.name], field.name, where, first)
-            categorical[:, index] = encode(column.ids(self.vocabulary[index].type))
+            encode = self._encoders[self.schema.table_of(field)]
+            categorical[:, index] = encode(column.ids(self.values_of(field).type))
         numerical = np.empty((num_rows, self.schema.num_numerical), np.float32)
         for index, number in enumerate(self.schema.numerical):
             column = _Column(columns[number.name], number.name, where, first)
@@ -133,7 +119,24 @@ class Preprocessor:
             values = (values - number.mean) / number.std
             column.require(fits(values), f"{_TOO_LARGE}, also after the column is scaled")
             numerical[:, index] = values
-        return Encoded(categorical, numerical)
+        return Encoded(
+            categorical,
+            numerical,
+            tuple(
+                self._multivalued(field, _Column(columns[field.name], field.name, where, first))
+                for field in self.schema.multivalued
+            ),
+            tuple(
+                _Column(columns[field.name], field.name, where, first).vectors(field)
+                for field in self.schema.vectors
+            ),
+        )
+
+    def _multivalued(self, field: MultivaluedField, column: "_Column") -> np.ndarray:
+        """Ids of a multi-valued field: int32 `[row, length]`."""
+        values, lengths, _ = cut_to_length(column.lists(field.separator), field)
+        ids = self._encoders[self.schema.table_of(field)](values)
+        return padded(ids, lengths, field.length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,11 +179,24 @@ class _Column:
         self.require(fits(numbers), _TOO_LARGE)
         return numbers
 
+    def lists(self, separator: str | None) -> pa.LargeListArray:
+        """The texts of each row."""
+        return self._read(lambda values: to_lists(values, separator))
+
+    def vectors(self, field: VectorField) -> np.ndarray:
+        """Scaled numbers: float32 `[row, width]`."""
+        numbers = self._read(lambda values: to_vectors(values, field.width, field.separator))
+        scaled = scale_vectors(numbers, (field,))
+        self.require(
+            np.all(fits(scaled), axis=1), f"has a number that {_TOO_LARGE}, also once scaled"
+        )
+        return scaled.astype(np.float32)
+
     def require(self, fine: np.ndarray, otherwise: str) -> None:
         if not fine.all():
             self._refuse(int(np.argmin(fine)), otherwise)
 
-    def _read(self, read: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    def _read(self, read: Callable[[pa.Array], Any]) -> Any:
         try:
             return read(self.values)
         except UnreadableValue as error:

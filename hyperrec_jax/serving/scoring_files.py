@@ -137,7 +137,7 @@ def score_batches(
     Raises:
       UserError: the input is not as the model needs it.
     """
-    rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.categorical), np.int64)
+    rows, unseen = 0, np.zeros(len(predictor.preprocess.schema.id_fields), np.int64)
     for table in _read(source, predictor, keep, dialect):
         encoded = predictor.preprocess(table, str(source), rows)
         scored = predictor.score_encoded(encoded, preferences, fusion)

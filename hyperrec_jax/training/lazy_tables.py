@@ -12,12 +12,13 @@ along them, and shrink it by L2. Small fields, and rows named at every step, far
 
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hyperrec_jax.config.run import Run
+from hyperrec_jax.data.inputs import Inputs
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel.mesh import path_name
 from hyperrec_jax.parallel.tables import is_table, table_rows
@@ -63,16 +64,18 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
         return is_table(name)
 
     def lazy_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        rows, ids, field_sizes = _named(batch["categorical"], model.field_sizes, lazy_rows)
+        named = _named(batch, model.inputs, model.field_sizes, lazy_rows)
         lazy = jax.tree_util.tree_map_with_path(has_row_for_each_id, state)
         small = jax.tree.map(
-            lambda is_lazy, leaf: leaf.at[rows].get(mode="clip") if is_lazy else leaf, lazy, state
+            lambda is_lazy, leaf: leaf.at[named.rows].get(mode="clip") if is_lazy else leaf,
+            lazy,
+            state,
         )
-        small_run = dataclasses.replace(run, model=model.clone(field_sizes=field_sizes))
-        small, metrics = step(small_run, small, batch | {"categorical": ids})
+        small_run = dataclasses.replace(run, model=model.clone(field_sizes=named.field_sizes))
+        small, metrics = step(small_run, small, batch | named.ids)
         new_state = jax.tree.map(
             lambda is_lazy, old, new: (
-                old.at[rows].set(new, mode="drop", unique_indices=True) if is_lazy else new
+                old.at[named.rows].set(new, mode="drop", unique_indices=True) if is_lazy else new
             ),
             lazy,
             state,
@@ -83,31 +86,71 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
     return lazy_step
 
 
-def _named(
-    ids: jax.Array, field_sizes: tuple[int, ...], lazy_rows: int
-) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
-    """What a batch `[batch, field]` needs of the tables.
+_OF_IDS: tuple[str, ...] = ("categorical", "multivalued")
 
-    Returns:
-      The rows: all of a small field's, of a large one's those that the batch names, filled up to
-      the length of a batch with rows that do not exist; the ids as numbers of these rows within
-      their field, `[batch, field]`; and how many rows each field has now.
+
+class _Named(NamedTuple):
+    """What a batch needs of the tables.
+
+    Attributes:
+      rows: All rows of a small table, of a large one those that the batch names, filled up to the
+        number of ids that it holds with rows that do not exist.
+      ids: The batch's ids as numbers of these rows within their table, by the batch's key.
+      field_sizes: How many rows each table has now.
     """
-    batch_size, nowhere = len(ids), table_rows(field_sizes)
-    rows, places, first = [], [], 0
-    for size, column in zip(field_sizes, jnp.unstack(ids.astype(jnp.int32), axis=1), strict=True):
-        if size >= lazy_rows and size > batch_size:
-            named, place = jnp.unique(
-                column, size=batch_size, fill_value=nowhere - first, return_inverse=True
+
+    rows: jax.Array
+    ids: dict[str, jax.Array]
+    field_sizes: tuple[int, ...]
+
+
+def _named(
+    batch: Batch, inputs: Inputs | None, field_sizes: tuple[int, ...], lazy_rows: int
+) -> _Named:
+    places = _places_of_tables(inputs, len(field_sizes))
+    ids = {key: batch[key].astype(jnp.int32) for key in _OF_IDS if key in batch}
+    renamed = dict(ids)
+    nowhere = table_rows(field_sizes)
+    rows, first = [], 0
+    for size, columns in zip(field_sizes, places, strict=True):
+        read = jnp.concatenate([ids[key][:, place] for key, place in columns], axis=1)
+        if size >= lazy_rows and size > read.size:
+            there = read >= 0
+            # Padding names no row: it stands for one that the batch names anyway.
+            values = jnp.where(there, read, jnp.maximum(read.max(), 0)).reshape(-1)
+            named, place_of = jnp.unique(
+                values, size=read.size, fill_value=nowhere - first, return_inverse=True
             )
+            read = jnp.where(there, place_of.reshape(read.shape), read)
         else:
-            named, place = jnp.arange(size), column
+            named = jnp.arange(size)
+        start = 0
+        for key, place in columns:
+            width = place.stop - place.start
+            renamed[key] = renamed[key].at[:, place].set(read[:, start : start + width])
+            start += width
         rows.append(first + named)
-        places.append(place)
         first += size
     small_sizes = tuple(map(len, rows))
     padding = table_rows(small_sizes) - sum(small_sizes)
     joined = jnp.concatenate([*rows, jnp.full(padding, nowhere)])
     # Distinct ones, so that all rows are unique.
     missing = nowhere + jnp.arange(len(joined))
-    return jnp.where(joined < nowhere, joined, missing), jnp.stack(places, axis=1), small_sizes
+    return _Named(jnp.where(joined < nowhere, joined, missing), renamed, small_sizes)
+
+
+def _places_of_tables(inputs: Inputs | None, tables: int) -> list[list[tuple[str, slice]]]:
+    """For each table the columns of the batch whose ids it holds, by the batch's key."""
+    places: list[list[tuple[str, slice]]] = [[] for _ in range(tables)]
+    direct = range(tables) if inputs is None else inputs.direct
+    for table, column in enumerate(direct):
+        places[table].append(("categorical", slice(column, column + 1)))
+    if inputs is not None:
+        for lookup in inputs.shared:
+            place = slice(lookup.column, lookup.column + 1)
+            places[lookup.table].append(("categorical", place))
+        first = 0
+        for field in inputs.pooled:
+            places[field.table].append(("multivalued", slice(first, first + field.length)))
+            first += field.length
+    return places

@@ -8,11 +8,13 @@ import optax
 from flax import struct
 
 from hyperrec_jax.config.run import Run
+from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.parallel import mesh as sharding
 
 Batch = dict[str, jax.Array]
-"""`categorical` int `[row, field]`, `numerical` float `[row, number]`, `labels` `[row, goal]`."""
+"""`categorical` int `[row, field]`, `numerical` float `[row, number]`, `labels` `[row, goal]`, and
+where there are such fields `multivalued` int `[row, id]` and `vectors` float `[row, number]`."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -48,8 +50,7 @@ class TrainState(struct.PyTreeNode):
 def example_batch(schema: Schema, rows: int = 2) -> Batch:
     """Zeros in the shape of a batch, for shape inference."""
     return {
-        "categorical": jnp.zeros((rows, len(schema.categorical)), jnp.int32),
-        "numerical": jnp.zeros((rows, schema.num_numerical), jnp.float32),
+        **{c.name: jnp.zeros((rows, c.width), c.dtype) for c in input_columns(schema)},
         "labels": jnp.zeros((rows, schema.num_tasks), jnp.uint8),
     }
 

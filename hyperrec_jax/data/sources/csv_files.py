@@ -19,6 +19,7 @@ from hyperrec_jax.data.sources.description import (
     one_line,
     read_description,
 )
+from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns
 from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
 from hyperrec_jax.data.time_split import TimeSplit
@@ -64,6 +65,9 @@ def description_source(description: Description, path: Path) -> Source:
         goals=tuple(goal.field for goal in description.goals),
         weight=description.weight,
         time_split=description.time_split,
+        shares=description.shares,
+        multivalued=description.multivalued,
+        vectors=description.vectors,
     )
 
 
@@ -106,6 +110,8 @@ def to_rows(chunk: Chunk, description: Description) -> Rows:
         groups=None if group is None else _group_ids(chunk.strings(group)),
         weights=None if weight is None else read_weights(chunk, weight),
         times=None if description.time_split is None else _times(chunk, description.time_split),
+        multivalued=tuple(read_lists(chunk, column) for column in description.multivalued),
+        vectors=read_vector_columns(chunk, description.vectors),
     )
 
 

@@ -10,7 +10,13 @@ import yaml
 
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import Dialect, make_dialect
-from hyperrec_jax.data.source import NumericalColumn
+from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, VectorColumn
+from hyperrec_jax.data.sources.field_columns import (
+    check_sharing,
+    read_categorical,
+    read_multivalued,
+    read_vectors,
+)
 from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
 from hyperrec_jax.data.time_split import TimeSplit
 from hyperrec_jax.errors import UserError
@@ -30,6 +36,13 @@ SCHEMA_EXAMPLE = """\
     - {name: price, log1p: true}
     - {name: score, standardise: false}
     - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
+  # Columns of several values, as lists or as text with a separator (docs/data.md):
+  # sets:
+  #   - {name: tags, separator: "|"}    # also pooling: mean|sum|attention, max_values: 20
+  # sequences:
+  #   - {name: history, max_length: 50, shares: item_id}   # newest last
+  # vectors:
+  #   - {name: picture, size: 64}       # so many numbers in each row
   labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, n and y, ...
   # In place of labels, where they are more than 0 and 1, or may be missing (docs/goals.md):
   # goals:
@@ -44,6 +57,7 @@ SCHEMA_EXAMPLE = """\
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
 _KEYS |= {"goals", "weight", "separator", "encoding", "split"}
+_KEYS |= {"sets", "sequences", "vectors"}
 _SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
@@ -62,6 +76,9 @@ class Description:
       weight: Column of the weight of a row, or None.
       dialect: How the CSV files are written.
       time_split: How the rows are split by time; None for a split by groups or by files.
+      shares: The field whose vocabulary each categorical column shares that has none of its own.
+      multivalued: Columns of sets and sequences.
+      vectors: Columns of several numbers.
     """
 
     name: str
@@ -74,6 +91,9 @@ class Description:
     weight: str | None = None
     dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
     time_split: TimeSplit | None = None
+    shares: dict[str, str] = dataclasses.field(default_factory=dict)
+    multivalued: tuple[MultivaluedColumn, ...] = ()
+    vectors: tuple[VectorColumn, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -82,13 +102,18 @@ class Description:
 
     def types(self) -> dict[str, pa.DataType]:
         """Column types of a CSV file: ids, and labels that may be words, are text."""
-        text = [*self.categorical, *([self.group] if self.group else [])]
+        text = [*self.categorical, *([self.group] if self.group else []), *self.lists()]
         numbers = [*(c.name for c in self.numerical), *([self.weight] if self.weight else [])]
         labels = {goal.column: goal.type for goal in self.goals}
         times = {self.time_split.column: pa.string()} if self.time_split else {}
         return (
             times | dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(text, pa.string()) | labels
         )
+
+    def lists(self) -> dict[str, pa.DataType]:
+        """Types of the columns whose cells hold several values, where a file has lists."""
+        ids = {column.name: pa.large_list(pa.string()) for column in self.multivalued}
+        return ids | {column.name: pa.large_list(pa.float64()) for column in self.vectors}
 
     def nullable(self) -> set[str]:
         """Columns of numbers that may have missing ones."""
@@ -135,11 +160,18 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
       UserError: It is malformed.
     """
     _refuse_unknown(path, values, _KEYS, "key")
+    categorical, shares = read_categorical(path, _list(values.get("categorical")))
     description = Description(
         name=_text(path, "name", values.get("name", path.stem)),
         files={},
         test_fraction=_fraction(path, values.get("test_fraction", 0.1)),
-        categorical=_names(path, "categorical", values.get("categorical")),
+        categorical=categorical,
+        shares=shares,
+        multivalued=(
+            *read_multivalued(path, "sets", _list(values.get("sets"))),
+            *read_multivalued(path, "sequences", _list(values.get("sequences"))),
+        ),
+        vectors=read_vectors(path, _list(values.get("vectors"))),
         numerical=tuple(_numerical(path, entry) for entry in _list(values.get("numerical"))),
         goals=_goals(path, values),
         weight=None if values.get("weight") is None else _text(path, "weight", values["weight"]),
@@ -149,17 +181,20 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
         ),
         time_split=_time_split(path, values),
     )
-    if not description.categorical and not description.numerical:
-        raise UserError(f"{path}: at least one categorical or numerical column is needed")
     columns = [*description.categorical, *(c.name for c in description.numerical)]
+    columns += [c.name for c in description.multivalued] + [c.name for c in description.vectors]
+    if not columns:
+        raise UserError(f"{path}: at least one categorical or numerical column is needed")
     columns += [goal.column for goal in description.goals]
     columns += [description.weight] if description.weight else []
     repeated = {name for name in columns if columns.count(name) > 1}
     group = description.group
-    if group and group in (description.weight, *(goal.column for goal in description.goals)):
+    others = [goal.column for goal in description.goals]
+    if group and group in (description.weight, *others, *description.lists()):
         repeated.add(group)
     if repeated:
         raise UserError(f"{path}: column {min(map(str, repeated))!r} is used twice")
+    check_sharing(path, categorical, shares, description.multivalued)
     return description
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
@@ -83,7 +84,8 @@ class Explorer:
         groups = source.groups(0, count) if trained.schema.group else np.arange(count) // LIST_ROWS
         self.searches = _searches(groups)
         model, variables = trained.network, trained.variables
-        inputs = {name: jnp.asarray(self._batch[name]) for name in ("categorical", "numerical")}
+        names = [column.name for column in input_columns(store.schema)]
+        inputs = {name: jnp.asarray(self._batch[name]) for name in names}
         features = jax.jit(lambda batch: encode(model, variables, batch))(inputs)
         decoded = jax.jit(lambda one: decode(model, variables, features, one[None])[0])
         self._score = lambda preference: np.asarray(decoded(jnp.asarray(preference)))
@@ -157,7 +159,7 @@ class Explorer:
         """Raw values of the first fields that tell the rows apart."""
         schema, shown = self._preprocess.schema, {}
         for index, field in enumerate(schema.categorical):
-            ids, known = self._batch["categorical"][rows, index], self._preprocess.vocabulary[index]
+            ids, known = self._batch["categorical"][rows, index], self._preprocess.values_of(field)
             shown[field.name] = [str(known[int(i) - 1]) if i else "(new)" for i in ids]
         for index, number in enumerate(schema.numerical):
             values = self._batch["numerical"][rows, index] * number.std + number.mean

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from hyperrec_jax.config.resolve import resolve
 from hyperrec_jax.config.run import Config
+from hyperrec_jax.data.inputs import inputs_of
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError, needs_extra
 from hyperrec_jax.training import workdir as workdirs
@@ -38,6 +39,11 @@ def import_checkpoint(
     """
     if (workdir / "config.json").exists():
         raise UserError(f"--workdir {workdir}: holds a run already; take another folder")
+    if inputs_of(store.schema) is not None:
+        raise UserError(
+            f"{store.path}: has sets, sequences, vectors or shared vocabularies, and the PyTorch "
+            "original has none; prepare the data that the checkpoint was trained on"
+        )
     state_dict = _load_state_dict(checkpoint)
     run = resolve(config, store.schema, store.split("train"))
     vocabularies = [store.vocabulary(field.name).to_pylist() for field in store.schema.categorical]

@@ -1,0 +1,107 @@
+"""Fields of several values in a row: one vector each, beside those of ids and numbers."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Array
+
+from hyperrec_jax.data.inputs import Inputs, Lookup, PooledIds
+from hyperrec_jax.models.initialisers import fan_in_uniform
+from hyperrec_jax.models.pooling import Attention, TargetAttention, pool_weights, weighted_sum
+
+
+class Folded(NamedTuple):
+    """A vector as the product of a block `[batch, size]` and a table `[size, dim]`."""
+
+    block: Array
+    table: Array
+
+
+class SeveralValues(nn.Module):
+    """The vectors of columns that share a table, of sets and sequences, and of vector fields.
+
+    Attributes:
+      inputs: Where they are.
+      field_sizes: Number of ids of each table.
+      dim: Width of a vector.
+      dtype: Type of the result.
+    """
+
+    inputs: Inputs
+    field_sizes: tuple[int, ...]
+    dim: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, batch: Mapping[str, Array], embedding: Array, folds: Callable[[int], bool]
+    ) -> list[Folded | Array]:
+        """One vector for each field, `[batch, dim]`, or the two sides of its product.
+
+        Args:
+          batch: The rows.
+          embedding: The tables of all fields, one below the other.
+          folds: Whether a table of so many rows is multiplied in folded form.
+        """
+        starts = np.cumsum([0, *self.field_sizes])
+
+        def rows_of(lookup: Lookup) -> Array:
+            ids = batch["categorical"][:, lookup.column].astype(jnp.int32)
+            return embedding[ids + starts[lookup.table]]
+
+        vectors: list[Folded | Array] = [rows_of(lookup) for lookup in self.inputs.shared]
+        first = 0
+        for index, field in enumerate(self.inputs.pooled):
+            ids = batch["multivalued"][:, first : first + field.length].astype(jnp.int32)
+            table = slice(starts[field.table], starts[field.table + 1])
+            target = rows_of(field.target) if field.target else None
+            vectors.append(self._pooled(index, field, ids, embedding, table, target, folds))
+            first += field.length
+        first = 0
+        for index, width in enumerate(self.inputs.vectors):
+            numbers = batch["vectors"][:, first : first + width].astype(self.dtype)
+            vectors.append(self._projected(index, numbers, folds))
+            first += width
+        return vectors
+
+    def _pooled(
+        self,
+        index: int,
+        field: PooledIds,
+        ids: Array,
+        embedding: Array,
+        table: slice,
+        target: Array | None,
+        folds: Callable[[int], bool],
+    ) -> Folded | Array:
+        mask = ids >= 0
+        if field.pooling in ("mean", "sum"):
+            weights = pool_weights(mask, field.pooling, self.dtype)
+            size = self.field_sizes[field.table]
+            if folds(size):
+                # Of padding, -1, the indicator is zero.
+                indicators = jax.nn.one_hot(ids, size, dtype=self.dtype)
+                return Folded((weights[..., None] * indicators).sum(axis=1), embedding[table])
+            return weighted_sum(weights, embedding[jnp.where(mask, ids, 0) + table.start])
+        vectors = embedding[jnp.where(mask, ids, 0) + table.start]
+        if target is None:
+            return Attention(self.dtype, name=f"attention_{index}")(vectors, mask)
+        attention = TargetAttention(dtype=self.dtype, name=f"target_attention_{index}")
+        return attention(vectors, target, mask)
+
+    def _projected(
+        self, index: int, numbers: Array, folds: Callable[[int], bool]
+    ) -> Folded | Array:
+        width = numbers.shape[1]
+        init = fan_in_uniform(width)
+        kernel = self.param(f"vector_kernel_{index}", init, (width, self.dim))
+        bias = self.param(f"vector_bias_{index}", init, (self.dim,))
+        if not folds(width + 1):
+            return numbers @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        table = jnp.concatenate([kernel, bias[None]]).astype(self.dtype)
+        ones = jnp.ones((len(numbers), 1), self.dtype)
+        return Folded(jnp.concatenate([numbers, ones], axis=1), table)
