@@ -57,7 +57,7 @@ class Attention(nn.Module):
         query = self.param("query", init, (dim,)).astype(self.dtype)
         scores = jnp.tanh(vectors @ kernel + bias) @ query
         # Rows without a value have no softmax; they get weights of 0 below.
-        highest = jnp.where(mask, scores, -jnp.inf).max(axis=1, keepdims=True)
+        highest = jnp.where(mask, scores, -jnp.inf).max(1, keepdims=True, initial=-jnp.inf)
         highest = jnp.where(jnp.isfinite(highest), highest, 0)
         powers = jnp.where(mask, jnp.exp(jnp.where(mask, scores - highest, 0)), 0)
         total = jnp.maximum(powers.sum(axis=1, keepdims=True), 1e-12)
