@@ -108,7 +108,7 @@ def _named(
     batch: Batch, inputs: Inputs | None, field_sizes: tuple[int, ...], lazy_rows: int
 ) -> _Named:
     places = _places_of_tables(inputs, len(field_sizes))
-    ids = {key: batch[key].astype(jnp.int32) for key in _OF_IDS if key in batch}
+    ids = {key: jnp.asarray(batch[key], jnp.int32) for key in _OF_IDS if key in batch}
     renamed = dict(ids)
     nowhere = table_rows(field_sizes)
     rows, first = [], 0

@@ -17,18 +17,18 @@ _STREAM = 0x1D
 
 
 def drop_ids(ids: jax.Array, share: float, key: jax.Array) -> jax.Array:
-    """Sets ids to 0, each with the same probability.
+    """Sets ids to 0, each with the same probability; padding (-1) stays.
 
     Args:
       ids: Integers, any shape.
       share: The probability, in [0, 1).
       key: Random key; the draw depends on it alone.
     """
-    return jnp.where(jax.random.bernoulli(key, share, ids.shape), 0, ids)
+    return jnp.where(jax.random.bernoulli(key, share, ids.shape) & (ids >= 0), 0, ids)
 
 
 def with_unknown_ids(step: RunStep, run: Run) -> RunStep:
-    """A step that drops `train.unknown_share` of the categorical ids, if that is above 0.
+    """A step that drops `train.unknown_share` of all ids, if that is above 0.
 
     Which ones is a function of the run's seed and the number of the step, so that a resumed run
     drops those that an undisturbed one would have.
@@ -43,6 +43,10 @@ def with_unknown_ids(step: RunStep, run: Run) -> RunStep:
 
     def dropping_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.fold_in(run.step_key, state.step), _STREAM)
-        return step(run, state, batch | {"categorical": drop_ids(batch["categorical"], share, key)})
+        dropped = {"categorical": drop_ids(batch["categorical"], share, key)}
+        if "multivalued" in batch:
+            of_lists = jax.random.fold_in(key, 1)
+            dropped["multivalued"] = drop_ids(batch["multivalued"], share, of_lists)
+        return step(run, state, batch | dropped)
 
     return dropping_step

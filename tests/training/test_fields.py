@@ -228,7 +228,7 @@ def test_files_of_lists_are_scored(log, exported, tmp_path):
         ({"categorical": ["item", "tags"]}, r"row 1, column 'tags': .* is of type list.*"),
         ({"sets": ["item"]}, "column 'item' is used twice"),
         ({"sets": ["last"]}, "row 1, column 'last': .* is of type int64; give lists of values"),
-        ({"vectors": [{"name": "tags", "size": 2}]}, "row 2, column 'tags': \\[\\] has 0 numbers"),
+        ({"vectors": [{"name": "tags", "size": 2}]}, r"row 2, column 'tags': \[\] has 0 numbers"),
     ],
 )
 def test_refusals(log, fields, message, tmp_path):

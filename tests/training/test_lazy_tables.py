@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 from benchmarks.generate import write_store
 from benchmarks.parts import make_parts
 from hyperrec_jax.config.optimizer import create_optimizer
+from hyperrec_jax.data.inputs import Inputs, Lookup, PooledIds
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.parallel import tables
@@ -43,12 +44,45 @@ SIZES = (300, 5, 7)
 def test_a_batch_finds_its_rows_in_the_small_tables(sizes, lazy_rows, seed):
     batch_size, rng = 6, np.random.default_rng(seed)
     ids = np.stack([rng.integers(0, size, batch_size) for size in sizes], axis=1)
-    rows, places, small_sizes = lazy_tables._named(ids, tuple(sizes), lazy_rows)
+    named = lazy_tables._named({"categorical": ids}, None, tuple(sizes), lazy_rows)
+    rows, places, small_sizes = named.rows, named.ids["categorical"], named.field_sizes
     assert len(np.unique(rows)) == len(rows) == sum(small_sizes)
     for size, small in zip(sizes, small_sizes, strict=True):
         assert small == (batch_size if size >= lazy_rows and size > batch_size else size)
     starts, small_starts = (np.cumsum((0, *each[:-1])) for each in (sizes, small_sizes))
     np.testing.assert_array_equal(np.asarray(rows)[places + small_starts], ids + starts)
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 99), share_there=st.sampled_from([0.0, 0.5, 1.0]))
+def test_lists_and_columns_that_share_a_table_find_their_rows(seed, share_there):
+    # Two tables; the second column and a history of three share the first, a set has the second.
+    sizes, rng = (90, 40), np.random.default_rng(seed)
+    inputs = Inputs(
+        direct=(0,),
+        shared=(Lookup(1, 0),),
+        pooled=(PooledIds(0, 3, "target_attention", Lookup(0, 0)), PooledIds(1, 2, "mean")),
+    )
+    pooled = np.concatenate([rng.integers(0, 90, (4, 3)), rng.integers(0, 40, (4, 2))], axis=1)
+    batch = {
+        "categorical": rng.integers(0, 90, (4, 2)),
+        "multivalued": np.where(rng.random((4, 5)) < share_there, pooled, -1),
+    }
+    named = lazy_tables._named(batch, inputs, sizes, 30)
+    assert named.field_sizes == (20, 8)
+    assert len(np.unique(named.rows)) == 28
+    columns = np.concatenate([batch["categorical"], batch["multivalued"]], axis=1)
+    places = np.concatenate([named.ids["categorical"], named.ids["multivalued"]], axis=1)
+    starts = np.array([0, 0, 0, 0, 0, 90, 90])
+    small_starts = np.array([0, 0, 0, 0, 0, 20, 20])
+    there = columns >= 0
+    np.testing.assert_array_equal(places == -1, ~there)
+    found = np.asarray(named.rows)[np.where(there, places + small_starts, 0)]
+    np.testing.assert_array_equal(found[there], (columns + starts)[there])
+    # A row that only padding could have named keeps out: none is there that no id names.
+    of_first = np.asarray(named.rows)[:20]
+    of_first = of_first[of_first < sum(sizes)]
+    assert set(of_first) == set(columns[:, :5][there[:, :5]])
 
 
 def test_a_table_of_other_rows_is_refused():
@@ -107,6 +141,7 @@ class _Table:
 
     field_sizes: tuple[int, ...]
     accumulate_steps: int = 1
+    inputs: None = None
 
     def clone(self, field_sizes):
         return replace(self, field_sizes=field_sizes)

@@ -55,3 +55,10 @@ def test_the_unknown_id_is_trained_by_the_share_that_is_dropped(small_store):
 def test_a_share_of_one_is_refused(small_store):
     with pytest.raises(UserError, match="unknown_share"):
         tiny_config(small_store, train__unknown_share=1.0)
+
+
+def test_padding_of_lists_stays():
+    ids = jnp.array([[3, 4, -1], [5, -1, -1]] * 50)
+    dropped = np.asarray(drop_ids(ids, 0.5, jax.random.key(0)))
+    np.testing.assert_array_equal(dropped == -1, ids == -1)
+    assert 0.3 < (dropped[ids >= 0] == 0).mean() < 0.7
