@@ -44,7 +44,7 @@ def unseen_shares(schema: Schema, split: Split, name: str) -> str:
     """A line on the values of a split that training never saw, those of most rows first."""
     shares = {
         field.name: unseen / max(len(split), 1)
-        for field, unseen in zip(schema.categorical, split.unseen, strict=True)
+        for field, unseen in zip(schema.id_fields, split.unseen, strict=True)
         if unseen
     }
     told = sorted(shares, key=lambda field: -shares[field])[:_FIELDS_TOLD]

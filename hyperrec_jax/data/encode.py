@@ -113,9 +113,14 @@ def _multivalued(
 
 def scale_vectors(vectors: np.ndarray, fields: Sequence[VectorField]) -> np.ndarray:
     """Standardises the vectors of all fields side by side, `[row, sum of widths]`."""
-    mean = np.concatenate([field.mean or np.zeros(field.width) for field in fields])
-    std = np.concatenate([field.std or np.ones(field.width) for field in fields])
+    mean, std = (np.concatenate(each) for each in zip(*map(vector_scale, fields), strict=True))
     return (vectors - mean) / std
+
+
+def vector_scale(field: VectorField) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation at each position of a vector, each `[width]`."""
+    zeros, ones = np.zeros(field.width), np.ones(field.width)
+    return np.array(field.mean or zeros), np.array(field.std or ones)
 
 
 def _require_vectors(

@@ -9,14 +9,13 @@ import pyarrow as pa
 from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.source import NumericalColumn, Source
+from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, Source, VectorColumn
 from hyperrec_jax.data.sources.csv_files import description_source
 from hyperrec_jax.data.sources.description import Description, read_description
 from hyperrec_jax.data.sources.goal_columns import GoalColumn
 from hyperrec_jax.data.staging import Part, stage
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter
-from hyperrec_jax.data.survey import Survey
 from hyperrec_jax.errors import UserError
 
 _TABLES = (".csv", ".csv.gz", ".parquet")
@@ -48,7 +47,7 @@ def store_of_fresh(
         gaps = any(part.has_gaps() for part in parts)
         fresh = dataclasses.replace(schema, label_dtype="float32") if gaps else schema
         with StoreWriter(output, fresh, vocabulary, fit_goals=False) as writer:
-            encode_parts(parts, Survey(tuple(vocabulary), schema.numerical), writer)
+            encode_parts(parts, schema, vocabulary, writer)
     return Store.open(output)
 
 
@@ -69,8 +68,9 @@ def fresh_source(path: Path, schema: Schema) -> Source:
         return description_source(describe_fresh(schema, {"train": [path]}), path)
     given = read_description(path)
     columns = {goal.field.name: goal.column for goal in given.goals}
-    fields = {*given.categorical, *(column.name for column in given.numerical)}
-    wanted = [*(f.name for f in schema.categorical), *(f.name for f in schema.numerical)]
+    fields = {*given.categorical, *(column.name for column in given.numerical), *given.lists()}
+    wanted = [*(f.name for f in schema.id_fields), *(f.name for f in schema.numerical)]
+    wanted += [f.name for f in schema.vectors]
     for what, names, there in (("field", wanted, fields), ("goal", schema.tasks, set(columns))):
         missing = [name for name in names if name not in there]
         if missing:
@@ -81,6 +81,20 @@ def fresh_source(path: Path, schema: Schema) -> Source:
         dialect=given.dialect,
         group=given.group or schema.group,
         weight=given.weight or schema.weight,
+    )
+    # What a file of text has between two values is its own affair.
+    written = {c.name: c.separator for c in given.multivalued}
+    written |= {c.name: c.separator for c in given.vectors}
+    described = dataclasses.replace(
+        described,
+        multivalued=tuple(
+            dataclasses.replace(c, separator=written[c.name] or c.separator)
+            for c in described.multivalued
+        ),
+        vectors=tuple(
+            dataclasses.replace(c, separator=written[c.name] or c.separator)
+            for c in described.vectors
+        ),
     )
     return description_source(described, path)
 
@@ -110,4 +124,13 @@ def describe_fresh(
         ),
         group=schema.group,
         weight=schema.weight,
+        shares={field.name: field.shares for field in schema.categorical if field.shares},
+        multivalued=tuple(
+            MultivaluedColumn(f.name, f.kind, f.length, f.pooling, f.shares, f.target, f.separator)
+            for f in schema.multivalued
+        ),
+        vectors=tuple(
+            VectorColumn(field.name, field.width, separator=field.separator)
+            for field in schema.vectors
+        ),
     )

@@ -46,7 +46,7 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
 
 def same_vocabulary(one: Path, other: Path, schema: Schema) -> bool:
     """Whether two files give the same values the same ids."""
-    return not schema.categorical or read_vocabulary(one).equals(read_vocabulary(other))
+    return not schema.tables or read_vocabulary(one).equals(read_vocabulary(other))
 
 
 def write_vocabulary(path: Path, schema: Schema, vocabulary: Sequence[pa.Array]) -> None:

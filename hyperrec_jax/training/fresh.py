@@ -28,7 +28,7 @@ def fresh_store(workdir: Path, make: Callable[[Path], Source]) -> Iterator[Store
     """
     schema = workdirs.load_schema(workdir)
     path = workdirs.check_kept_vocabulary(workdir)
-    fields = read_vocabulary(path) if schema.categorical else None
-    vocabulary = [fields[field.name].values for field in schema.categorical] if fields else []
+    fields = read_vocabulary(path) if schema.tables else None
+    vocabulary = [fields[table.name].values for table in schema.tables] if fields else []
     with tempfile.TemporaryDirectory(prefix="hyperrec-fresh-") as folder:
         yield store_of_fresh(make(Path(folder)), Path(folder), schema, vocabulary)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from hyperrec_jax.config.run import Run
-from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.encode import ValueEncoder, vector_scale
 from hyperrec_jax.data.schema import NumericalField, Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.vocabulary_file import read_vocabulary
@@ -30,7 +30,9 @@ from hyperrec_jax.training.trained import load_trained
 
 logger = logging.getLogger(__name__)
 
-_KERNEL, _BIAS = "numerical_kernel", "numerical_bias"
+Scale = tuple[np.ndarray, np.ndarray]
+"""Mean and standard deviation of some numbers."""
+
 _FAR = 0.5
 """Standard deviations, or their logarithm's change, from which on a shift is worth a line."""
 
@@ -70,7 +72,7 @@ def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
             f"{run.config['model']['name']}; take the same model"
         )
     vocabularies = [workdirs.check_kept_vocabulary(origin), store.path / workdirs.VOCABULARY]
-    rows, told = _rows(*vocabularies) if old.field_sizes else (np.zeros(0, np.int64), [])
+    rows, told = _rows(*vocabularies) if old.tables else (np.zeros(0, np.int64), [])
     template = state_template(run).variables
     found = processes.fetch(trained.variables)
     _require_same_shapes(where, found, template, rows)
@@ -81,7 +83,7 @@ def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
         found,
         template,
     )
-    params = rescaled(converted["params"], old.numerical, new.numerical)
+    params = rescaled(converted["params"], old, new)
     told += _shifts(old, new)
     return WarmStart(converted | {"params": params}, told)
 
@@ -115,12 +117,31 @@ def _require_same_columns(where: str, old: Schema, new: Schema) -> None:
             [f.name for f in old.numerical if f.log1p],
             [f.name for f in new.numerical if f.log1p],
         ),
+        ("sets and sequences", _told(old), _told(new)),
+        (
+            "vectors",
+            [f"{f.name} ({f.width})" for f in old.vectors],
+            [f"{f.name} ({f.width})" for f in new.vectors],
+        ),
+        (
+            "shared vocabularies",
+            [f"{f.name}: {f.shares}" for f in old.id_fields if f.shares],
+            [f"{f.name}: {f.shares}" for f in new.id_fields if f.shares],
+        ),
     ):
         if before != now:
             raise UserError(
                 f"{where}: its {what} are {', '.join(before) or 'none'}, and those of the new data "
                 f"{', '.join(now) or 'none'}; prepare the data with the same, in the same order"
             )
+
+
+def _told(schema: Schema) -> list[str]:
+    """What of the sets and sequences of a schema changes the meaning of its model's weights."""
+    return [
+        f"{f.name} ({f.kind}, {f.pooling}{f' to {f.target}' if f.target else ''})"
+        for f in schema.multivalued
+    ]
 
 
 def _rows(before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
@@ -176,28 +197,40 @@ def _require_same_shapes(where: str, found: Any, template: Any, rows: np.ndarray
             )
 
 
-def rescaled(params: Any, old: Sequence[NumericalField], new: Sequence[NumericalField]) -> Any:
+def rescaled(params: Any, old: Schema, new: Schema) -> Any:
     """Parameters that read numbers of another scale as the old ones read theirs.
 
     With `x = (f - m) / s` before and `y = (f - n) / t` now, `x = y t / s + (n - m) / s`: the rows
-    of the kernel are multiplied by `t / s`, and the bias takes the rest.
+    of a kernel are multiplied by `t / s`, and its bias takes the rest.
 
     Args:
-      params: Nested dictionaries, with `numerical_kernel` `[number, dim]` and `numerical_bias`
-        `[dim]` side by side wherever the model reads numbers.
-      old: The scale that they were trained with.
-      new: The scale of the numbers to come.
+      params: Nested dictionaries, with kernel `[number, dim]` and bias `[dim]` side by side
+        wherever the model reads numbers or vectors.
+      old: The data that they were trained with.
+      new: The data to come.
     """
+    scales = {"numerical_kernel": (_scale(old.numerical), _scale(new.numerical))}
+    for index, (before, now) in enumerate(zip(old.vectors, new.vectors, strict=True)):
+        scales[f"vector_kernel_{index}"] = (vector_scale(before), vector_scale(now))
+    return _rescaled(params, scales)
+
+
+def _rescaled(params: Any, scales: Mapping[str, tuple[Scale, Scale]]) -> Any:
     if not isinstance(params, Mapping):
         return params
-    result = {key: rescaled(value, old, new) for key, value in params.items()}
-    if _KERNEL in params and _BIAS in params:
-        ratio = np.array([now.std / before.std for before, now in zip(old, new, strict=True)])
-        shift = np.array([(n.mean - b.mean) / b.std for b, n in zip(old, new, strict=True)])
-        kernel = np.asarray(params[_KERNEL], np.float64)
-        result[_KERNEL] = (kernel * ratio[:, None]).astype(params[_KERNEL].dtype)
-        result[_BIAS] = (params[_BIAS] + shift @ kernel).astype(params[_BIAS].dtype)
+    result = {key: _rescaled(value, scales) for key, value in params.items()}
+    for name, ((mean, std), (new_mean, new_std)) in scales.items():
+        bias = name.replace("kernel", "bias")
+        if name in params and bias in params:
+            kernel = np.asarray(params[name], np.float64)
+            result[name] = (kernel * (new_std / std)[:, None]).astype(params[name].dtype)
+            shift = (new_mean - mean) / std
+            result[bias] = (params[bias] + shift @ kernel).astype(params[bias].dtype)
     return result
+
+
+def _scale(fields: Sequence[NumericalField]) -> Scale:
+    return np.array([field.mean for field in fields]), np.array([field.std for field in fields])
 
 
 def _shifts(old: Schema, new: Schema) -> list[str]:

@@ -8,16 +8,24 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import hyperrec_jax
 from benchmarks.server_bodies import RunningApp
+from hyperrec_jax.config import defaults
+from hyperrec_jax.config.overrides import overridden
+from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.data.fresh import fresh_source
 from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import Preprocessor
 from hyperrec_jax.serving.http import create_app
 from hyperrec_jax.serving.scoring_files import predict_file
+from hyperrec_jax.training.fresh import fresh_store
 from hyperrec_jax.training.log import read_metrics
+from hyperrec_jax.training.warm_start import warm_start
+from hyperrec_jax.training.workdir import load_schema
 from tests.conftest import TINY_MODEL
 
 ROWS, ITEMS, KINDS = 6000, 40, 20
@@ -207,6 +215,51 @@ def test_files_of_lists_are_scored(log, exported, tmp_path):
     predict_file(exported, tmp_path / "rows.parquet", target, np.ones((1, 1), np.float32))
     scored = pq.read_table(target)["click"].to_numpy()
     np.testing.assert_allclose(scored, exported.predict(rows)[:, 0], atol=1e-5)
+
+
+def test_a_fresh_log_of_lists_is_evaluated(log, run, tmp_path):
+    fresh = log.tail(500)
+    front = hyperrec_jax.load(run).evaluate(fresh)
+    predicted = hyperrec_jax.load(run).predict(fresh)[:, 0]
+    expected = roc_auc_score(fresh["click"], predicted)
+    assert front.auc[0, 0] == pytest.approx(expected, abs=1e-4)
+    # The same from a text file, whose description says what separates the values.
+    as_text(fresh).to_csv(tmp_path / "log.csv", index=False)
+    (tmp_path / "own.yaml").write_text(described("csv"))
+    schema = load_schema(run)
+    with fresh_store(run, lambda _: fresh_source(tmp_path / "own.yaml", schema)) as store:
+        rows = store.split("test").slice(0, 500)
+        assert (rows["multivalued"] >= 0).sum() == fresh["history"].map(len).sum() + fresh[
+            "tags"
+        ].map(len).sum()
+
+
+def test_a_run_begins_at_the_model_of_older_histories(log, run, tmp_path):
+    newer = log.head(900).assign(item=log["item"][:900] + 5)
+    store = hyperrec_jax.prepare(
+        newer, tmp_path / "own", labels=["click"], sequences=[HISTORY], **FIELDS
+    )
+    config = overridden(defaults.get_config().to_dict(), OPTIONS | {"data.store": str(store.path)})
+    begun = resolve(config, store.schema, store.split("train"))
+    warm = warm_start(begun, store, run)
+    rows = store.split("test").slice(0, 50)
+    found = begun.model.apply(warm.variables, rows, np.ones(1, np.float32), False)
+    values = store.vocabulary("item").to_pylist()
+    names = ["", *values]
+    raw = {
+        "item": [names[i] for i in rows["categorical"][:, 0]],
+        "last": [names[i] for i in rows["categorical"][:, 1]],
+        "tags": [
+            [["", "a", "b", "c"][i] for i in row if i >= 0] for row in rows["multivalued"][:, :20]
+        ],
+        "history": [[names[i] for i in row if i >= 0] for row in rows["multivalued"][:, 20:]],
+        "picture": (
+            rows["vectors"] * np.array(store.schema.vectors[0].std)
+            + np.array(store.schema.vectors[0].mean)
+        ).tolist(),
+    }
+    expected = hyperrec_jax.load(run).predict(pa.table(raw))
+    np.testing.assert_allclose(1 / (1 + np.exp(-np.asarray(found))), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 
 import hyperrec_jax
 from hyperrec_jax.config.resolve import resolve
-from hyperrec_jax.data.schema import NumericalField
+from hyperrec_jax.data.encode import scale_vectors
+from hyperrec_jax.data.inputs import Inputs
+from hyperrec_jax.data.schema import NumericalField, Schema, VectorField
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.features import FeatureEmbedding
 from hyperrec_jax.serving.preprocess import Preprocessor
@@ -74,23 +76,31 @@ def test_the_first_state_scores_as_the_old_model_does(trained_run, newer):
 
 def test_numbers_of_another_scale_give_the_same_vector():
     rng = np.random.default_rng(0)
-    raw = rng.normal(3, 5, (6, 2))
+    raw, pictures = rng.normal(3, 5, (6, 2)), rng.normal(-2, 4, (6, 3))
     scales = [
         [NumericalField("a", mean=1.0, std=2.0), NumericalField("b", mean=-3.0, std=0.5)],
         [NumericalField("a", mean=4.0, std=7.0), NumericalField("b", mean=2.0, std=3.0)],
     ]
-    module = FeatureEmbedding((), 2, 4)
+    schemas = [
+        Schema("", (), tuple(scales[0]), ("click",), vectors=(VectorField("picture", 3),)),
+        Schema(
+            *("", (), tuple(scales[1]), ("click",)),
+            vectors=(VectorField("picture", 3, (1.0, 2.0, -1.0), (2.0, 0.5, 3.0)),),
+        ),
+    ]
+    module = FeatureEmbedding((), 2, 4, inputs=Inputs((), vectors=(3,)))
     vectors, params = [], None
-    for fields in scales:
+    for fields, schema in zip(scales, schemas, strict=True):
         mean, std = ([getattr(field, name) for field in fields] for name in ("mean", "std"))
         batch = {
             "categorical": np.zeros((6, 0), np.int32),
             "numerical": ((raw - mean) / std).astype(np.float32),
+            "vectors": scale_vectors(pictures, schema.vectors).astype(np.float32),
         }
         if params is None:
             params = module.init(jax.random.key(0), batch)["params"]
         else:
-            params = rescaled({"inner": params}, *scales)["inner"]
+            params = rescaled({"inner": params}, *schemas)["inner"]
         vectors.append(module.apply({"params": params}, batch).concatenate())
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-4, atol=1e-5)
 
