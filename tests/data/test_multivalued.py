@@ -50,6 +50,7 @@ def test_lists_of_any_library_and_text_are_the_same(rows):
         assert to_lists(column, "|").to_pylist() == expected
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.integers(0, 99), max_size=7), min_size=1, max_size=5),
     kind=st.sampled_from(["set", "sequence"]),
