@@ -19,6 +19,7 @@ from hyperrec_jax.evaluation.drift import Drift, DriftLimits
 from hyperrec_jax.evaluation.exchange import ExchangeRate
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.evaluation.guarded_suggestion import GuardedSuggestion
+from hyperrec_jax.evaluation.importance import Importance
 from hyperrec_jax.evaluation.list_scorer import FUSIONS
 from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
@@ -27,6 +28,7 @@ from hyperrec_jax.serving.predictor import Predictor, Ranked
 from hyperrec_jax.serving.preprocess import RawRows
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.guarded import CONFIDENCE, exchange, suggest_guarded
+from hyperrec_jax.training.importance import importance_of
 from hyperrec_jax.training.monitor import monitor
 from hyperrec_jax.training.trained import Trained, load_trained
 
@@ -134,6 +136,39 @@ class Model(Trained):
             scorer=scorer,
         )
         return dataclasses.replace(front, lists=lists)
+
+    def importance(
+        self,
+        store: Store | None = None,
+        split: str = "test",
+        preferences: np.ndarray | None = None,
+        *,
+        rows: int = 10_000,
+        shuffles: int = 3,
+        seed: int = 0,
+    ) -> Importance:
+        """What each goal's main metric loses when a field is shuffled between rows.
+
+        Args:
+          store: Data with this model's schema; None for that which it was trained on.
+          split: Name of the split.
+          preferences: `[preference, goal]`; by default each goal alone, and all alike.
+          rows: Most rows that are scored, evenly spaced over the split.
+          shuffles: Shuffles of each field.
+          seed: Seed of the shuffles.
+
+        Raises:
+          UserError: the store has another schema, no such split, or no rows in it.
+        """
+        return importance_of(
+            self,
+            store or self.data,
+            split,
+            preferences,
+            rows=rows,
+            shuffles=shuffles,
+            seed=seed,
+        )
 
     def _evaluate_rows(
         self, rows: RawRows, preferences: np.ndarray | int, options: dict[str, Any]

@@ -90,6 +90,14 @@ def _define_flags(values: flags.FlagValues) -> None:
         "first; lists.csv has all. Default: expected_gain where the data has groups.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "importance",
+        0,
+        "Rows on which each field is shuffled in turn, to tell what each goal loses without it; "
+        "10000 are usually enough. 0: none.",
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_list(
         "against",
         [],
@@ -134,6 +142,7 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
     from hyperrec_jax.training import workdir as workdirs
     from hyperrec_jax.training.fit_scorer import describe_choice
     from hyperrec_jax.training.fresh import fresh_store
+    from hyperrec_jax.training.importance import importance_of
 
     cli.import_parts(values)
     trained = trained_models.load_trained(workdir)
@@ -186,10 +195,16 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
 
     def write() -> None:
         details = report_details(workdir, trained, split, scores, front, against)
+        if values.importance:
+            found = importance_of(trained, store, values.split, rows=values.importance)
+            details = dataclasses.replace(details, importance=found)
         results.write(front, output, details, fused)
         if front.lists and scorer:
             print(wrapped(describe_choice(scorer)))
         print(front_summary(front))
+        if details.importance:
+            told = ", ".join(details.importance.most_read())
+            print(wrapped(f"fields by what goals lose without them: {told}; see importance.csv"))
         print(wrapped(unseen_shares(trained.schema, split, name)))
         for line in unseen_warnings(trained.schema, split.unseen, len(split), values.data or name):
             logger.warning("%s", line)

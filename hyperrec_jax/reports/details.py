@@ -16,6 +16,7 @@ from hyperrec_jax.data.split import Split
 from hyperrec_jax.evaluation import metrics
 from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
+from hyperrec_jax.evaluation.importance import Importance
 from hyperrec_jax.evaluation.measures import labelled
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
@@ -42,6 +43,7 @@ class Details:
       expert_use: Share of each expert in the gates' weights, `[preference, gate, expert]`; one
         row where the preference does not change them, None for models without gates.
       comparison: A comparison with other models on the same rows, or None.
+      importance: What each goal loses when a field is shuffled, or None.
     """
 
     source: str
@@ -51,6 +53,7 @@ class Details:
     curves: dict[int, dict[int, metrics.CalibrationCurve]]
     expert_use: np.ndarray | None
     comparison: Comparison | None = None
+    importance: Importance | None = None
 
 
 def details(

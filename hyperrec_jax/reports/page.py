@@ -48,6 +48,9 @@ def render(front: Front, extra: Details) -> str:
     if extra.expert_use is not None:
         use = extra.expert_use
         sections.append(("Expert use", to_svg(lambda: draw_experts(front, use)), _EXPERT_NOTE))
+    if extra.importance is not None:
+        content = _rows(extra.importance.records())
+        sections.append(("What the model reads", content, _IMPORTANCE_NOTE))
     if len(extra.history) > 1:
         sections.append(("Training", to_svg(lambda: draw_training(extra.history)), ""))
     sections.append(("Config and versions", _settings(extra), ""))
@@ -102,6 +105,10 @@ _COMPARISON_NOTE = (
 _CALIBRATION_NOTE = (
     "Predicted against observed rate in bins of equally many rows; the diagonal is calibrated."
 )
+_IMPORTANCE_NOTE = (
+    "What the main metric of each goal loses when a field is shuffled between rows, with its "
+    "deviation over the shuffles. Fields that tell the same share their importance."
+)
 _EXPERT_NOTE = (
     "Share of each expert in the gate's weights, by preference where the model takes one."
 )
@@ -147,14 +154,19 @@ def _table(front: Front) -> str:
     )
 
 
-def _comparison(comparison: Comparison) -> str:
+def _rows(records: Sequence[dict[str, Any]]) -> str:
+    """A table of records with the same keys."""
+
     def row(cells: Sequence[Any], tag: str) -> str:
         shown = (_number(cell) if isinstance(cell, float) else html.escape(cell) for cell in cells)
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
-    records = comparison.records()
     rows = [row([_heading(name) for name in records[0]], "th")]
     rows += [row(list(record.values()), "td") for record in records]
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def _comparison(comparison: Comparison) -> str:
     facts = []
     for (task, regret), covered in zip(
         comparison.regrets().items(), comparison.covered, strict=True
@@ -163,7 +175,7 @@ def _comparison(comparison: Comparison) -> str:
         if not np.isnan(covered):
             fact += f", covered {covered:.0%} of the way between the others' ends"
         facts.append(f"<li>{fact}</li>")
-    return f'<div class="wide"><table>{"".join(rows)}</table></div><ul>{"".join(facts)}</ul>'
+    return f"{_rows(comparison.records())}<ul>{''.join(facts)}</ul>"
 
 
 def _heading(name: str) -> str:

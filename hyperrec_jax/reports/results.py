@@ -10,7 +10,15 @@ from hyperrec_jax.reports.details import Details
 from hyperrec_jax.reports.plots import plot
 from hyperrec_jax.training import workdir as workdirs
 
-FILES = ("front.json", "front.csv", "front.png", "report.html", "lists.csv", "fusion.npz")
+FILES = (
+    "front.json",
+    "front.csv",
+    "front.png",
+    "report.html",
+    "lists.csv",
+    "fusion.npz",
+    "importance.csv",
+)
 OLD_FILES = ("ranking.csv",)
 """What an evaluation may write; and what those of earlier releases wrote, which is removed."""
 
@@ -23,7 +31,8 @@ def write(
 ) -> None:
     """Writes `front.json`, `front.csv`, `front.png` and `report.html`, together.
 
-    Where the front has lists, `lists.csv` has their metrics by preference and fusion.
+    Where the front has lists, `lists.csv` has their metrics by preference and fusion; where fields
+    were shuffled, `importance.csv` has what each goal lost.
 
     Whoever is stopped meanwhile leaves no new front beside an old report. Those of `FILES` that an
     earlier evaluation wrote are removed.
@@ -45,5 +54,7 @@ def write(
         (temporary / "report.html").write_text(page.render(front, details), "utf-8")
         if front.lists:
             (temporary / "lists.csv").write_text(front.lists.to_csv(), "utf-8")
+        if details.importance:
+            (temporary / "importance.csv").write_text(details.importance.to_csv(), "utf-8")
         if fused:
             fused.save(temporary / "fusion.npz")
