@@ -93,8 +93,7 @@ class Model(Trained):
         Args:
           store: Data with this model's schema; None for that which it was trained on. Or fresh
             rows with a column for each field and goal, as a frame, an Arrow table or a list of
-            dictionaries: they are read with the model's own vocabulary and scaling, all are scored,
-            and fields many of whose values training never saw are told in the log.
+            dictionaries: all are scored, read with the model's own vocabulary and scaling.
           split: `train`, `validation` or `test` of a store.
           preferences: `[preference, goal]`, or the number of preferences of the standard grid.
           resamples: Number of bootstrap resamples; 0 leaves intervals out.
@@ -138,37 +137,16 @@ class Model(Trained):
         return dataclasses.replace(front, lists=lists)
 
     def importance(
-        self,
-        store: Store | None = None,
-        split: str = "test",
-        preferences: np.ndarray | None = None,
-        *,
-        rows: int = 10_000,
-        shuffles: int = 3,
-        seed: int = 0,
+        self, store: Store | None = None, split: str = "test", *, rows: int = 10_000
     ) -> Importance:
-        """What each goal's main metric loses when a field is shuffled between rows.
+        """What each goal's main metric loses when a field is shuffled; see `importance_of`.
 
         Args:
           store: Data with this model's schema; None for that which it was trained on.
           split: Name of the split.
-          preferences: `[preference, goal]`; by default each goal alone, and all alike.
-          rows: Most rows that are scored, evenly spaced over the split.
-          shuffles: Shuffles of each field.
-          seed: Seed of the shuffles.
-
-        Raises:
-          UserError: the store has another schema, no such split, or no rows in it.
+          rows: Most rows that are scored.
         """
-        return importance_of(
-            self,
-            store or self.data,
-            split,
-            preferences,
-            rows=rows,
-            shuffles=shuffles,
-            seed=seed,
-        )
+        return importance_of(self, store or self.data, split, rows=rows)
 
     def _evaluate_rows(
         self, rows: RawRows, preferences: np.ndarray | int, options: dict[str, Any]

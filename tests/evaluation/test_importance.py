@@ -78,6 +78,5 @@ def test_the_command_writes_what_the_model_says(trained_run, small_store, tmp_pa
     assert (tmp_path / "out" / "importance.csv").read_text() == found.to_csv()
     assert "What the model reads" in (tmp_path / "out" / "report.html").read_text()
     assert "importance.csv" in capsys.readouterr().out
-    # The first preference is that of clicks alone, which come from country, item and age.
-    first = [record["field"] for record in found.records()[:4]]
-    assert first[-1] == "price"
+    # The first preference is that of clicks alone, which come from country and age above all.
+    assert {record["field"] for record in found.records()[:2]} == {"country", "age"}
