@@ -82,7 +82,7 @@ def permutation_importance(
     outputs: Outputs,
     batch: Mapping[str, np.ndarray],
     goals: Sequence[RowGoal],
-    fields: Mapping[str, tuple[str, int]],
+    fields: Mapping[str, tuple[str, slice]],
     preferences: np.ndarray,
     orders: np.ndarray,
 ) -> Importance:
@@ -92,14 +92,14 @@ def permutation_importance(
       outputs: The model under the preferences.
       batch: Rows of a split, with labels and, where there are any, weights.
       goals: The goals.
-      fields: For each field the array of the batch that holds it, and its column there.
+      fields: For each field the array of the batch that holds it, and its columns there.
       preferences: Those of the outputs, `[preference, goal]`.
       orders: One order of the rows for each shuffle, `[shuffle, row]`; the same for all fields, so
         that their differences are less noisy.
     """
     signs = [1.0 if goal.metrics[goal.primary].better == "higher" else -1.0 for goal in goals]
     names = [f"{goal.primary}/{goal.name}" for goal in goals]
-    inputs = {name: batch[name] for name in ("categorical", "numerical")}
+    inputs = {name: values for name, values in batch.items() if name not in ("labels", "weight")}
     weights = batch["weight"][:, 0] if "weight" in batch else None
 
     def value(rows: Batch) -> np.ndarray:
@@ -109,10 +109,10 @@ def permutation_importance(
 
     whole = value(inputs)
     lost = np.empty((len(orders), len(fields), *whole.shape))
-    for place, (array, column) in enumerate(fields.values()):
+    for place, (array, columns) in enumerate(fields.values()):
         for shuffle, order in enumerate(orders):
             changed = inputs[array].copy()
-            changed[:, column] = changed[order, column]
+            changed[:, columns] = changed[order, columns]
             lost[shuffle, place] = whole - value(inputs | {array: changed})
     return Importance(
         fields=tuple(fields),

@@ -4,6 +4,7 @@ import numpy as np
 
 from hyperrec_jax.data.columns import Batch
 from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.importance import Importance, permutation_importance
@@ -58,11 +59,24 @@ def importance_of(
         scored = [np.asarray(score(trained.variables, one, asked)) for one in parts]  # type: ignore[arg-type]
         return np.concatenate(scored, axis=-1)
 
-    schema = trained.schema
-    fields = {f.name: ("categorical", column) for column, f in enumerate(schema.categorical)}
-    fields |= {f.name: ("numerical", column) for column, f in enumerate(schema.numerical)}
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(len(batch["labels"])) for _ in range(shuffles)])
     return permutation_importance(
-        outputs, batch, create_goals(trained.schema), fields, asked, orders
+        outputs, batch, create_goals(trained.schema), places(trained.schema), asked, orders
     )
+
+
+def places(schema: Schema) -> dict[str, tuple[str, slice]]:
+    """The array of a batch that holds each field, and the field's columns in it."""
+    found = {}
+    for array, widths in (
+        ("categorical", {field.name: 1 for field in schema.categorical}),
+        ("numerical", {field.name: 1 for field in schema.numerical}),
+        ("multivalued", {field.name: field.length for field in schema.multivalued}),
+        ("vectors", {field.name: field.width for field in schema.vectors}),
+    ):
+        first = 0
+        for name, width in widths.items():
+            found[name] = array, slice(first, first + width)
+            first += width
+    return found

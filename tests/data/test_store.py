@@ -108,7 +108,8 @@ def test_older_version(make_store, tmp_path):
     make_store(10)
     path = tmp_path / "store" / "schema.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
-    with pytest.raises(UserError, match="version 0, and this program reads versions 3 and 4; prepare"):
+    told = "version 0, and this program reads versions 3 and 4; prepare"
+    with pytest.raises(UserError, match=told):
         Store.open(tmp_path / "store")
 
 

@@ -1,5 +1,7 @@
 """Permutation importance, with scikit-learn's as the oracle."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -9,17 +11,12 @@ from sklearn.metrics import roc_auc_score
 from hyperrec_jax.api.model import Model
 from hyperrec_jax.commands.evaluate import main
 from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.schema import MultivaluedField, VectorField
 from hyperrec_jax.evaluation.importance import permutation_importance
 from hyperrec_jax.evaluation.outputs import make_score_fn
+from hyperrec_jax.training.importance import places
 
 pytestmark = pytest.mark.slow
-
-FIELDS = {
-    "country": ("categorical", 0),
-    "item": ("categorical", 1),
-    "price": ("numerical", 0),
-    "age": ("numerical", 1),
-}
 
 
 class _Estimator(ClassifierMixin, BaseEstimator):
@@ -52,7 +49,9 @@ def test_importance_is_that_of_scikit_learn(trained_run, small_store):
     order = np.arange(len(rows))
     np.random.RandomState(seed).shuffle(order)
     goals = create_goals(model.schema)
-    ours = permutation_importance(outputs, batch, goals, FIELDS, preference, order[None])
+    ours = permutation_importance(
+        outputs, batch, goals, places(model.schema), preference, order[None]
+    )
     for goal in (0, 1):
         scorer.goal = goal
         theirs = oracle(
@@ -80,3 +79,19 @@ def test_the_command_writes_what_the_model_says(trained_run, small_store, tmp_pa
     assert "importance.csv" in capsys.readouterr().out
     # The first preference is that of clicks alone, which come from country and age above all.
     assert {record["field"] for record in found.records()[:2]} == {"country", "age"}
+
+
+def test_every_kind_of_field_has_its_place(small_store):
+    schema = dataclasses.replace(
+        small_store.schema,
+        multivalued=(
+            MultivaluedField("tags", "set", 9, 3, "mean"),
+            MultivaluedField("seen", "sequence", 9, 5, "mean"),
+        ),
+        vectors=(VectorField("picture", 4),),
+    )
+    found = places(schema)
+    assert list(found) == ["country", "item", "price", "age", "tags", "seen", "picture"]
+    assert found["item"] == ("categorical", slice(1, 2))
+    assert found["seen"] == ("multivalued", slice(3, 8))
+    assert found["picture"] == ("vectors", slice(0, 4))
