@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from hyperrec_jax.data.readers.rows import evaluation_batches
+from hyperrec_jax.data.readers.rows import Batch, evaluation_batches
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models import MultiTaskModel
@@ -80,6 +80,34 @@ class Scores:
         return np.array(values, np.float64)
 
 
+def example_call(
+    split: Split, preferences: np.ndarray, mesh: Mesh, batch_size: int
+) -> tuple[dict[str, jax.Array], np.ndarray]:
+    """A batch and preferences as `score_split` gives them to the score function, to compile it by.
+
+    Args:
+      split: A split of a store, one row at least.
+      preferences: `[preference, goal]`.
+      mesh: Devices.
+      batch_size: As for `score_split`.
+    """
+    rows, asked = _call_rows(batch_size, mesh), np.asarray(preferences, np.float32)
+    batch = next(evaluation_batches(split, rows, *batch_part(mesh, rows)))
+    return _placed(batch, mesh)[0], asked
+
+
+def _call_rows(batch_size: int, mesh: Mesh) -> int:
+    devices = mesh.shape["data"]
+    return -(-batch_size // devices) * devices
+
+
+def _placed(batch: Batch, mesh: Mesh) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """What the model reads of a batch, and the labels and weights, on the devices."""
+    placed = place_batch({name: batch[name] for name in batch if name != "mask"}, mesh)
+    truth = {name: placed.pop(name) for name in list(placed) if name in ("labels", "weight")}
+    return placed, truth
+
+
 def score_split(
     score: ScoreFn,
     variables: Any,
@@ -109,8 +137,7 @@ def score_split(
             f"{split.path}: has no rows to score; prepare the data with some, for validation by "
             "--validation-fraction 0.1"
         )
-    devices = mesh.shape["data"]
-    batch_size = -(-batch_size // devices) * devices
+    batch_size = _call_rows(batch_size, mesh)
     batches = evaluation_batches(split, batch_size, *batch_part(mesh, batch_size))
     asked = np.asarray(preferences, np.float32)
     logits: np.ndarray | None = None
@@ -139,8 +166,7 @@ def score_split(
     total = -(-len(split) // batch_size)
     shown = None if progress else True  # None: only in a terminal
     for batch in tqdm(batches, total=total, unit="batch", disable=shown, desc="scoring"):
-        placed = place_batch({name: batch[name] for name in batch if name != "mask"}, mesh)
-        truth = {name: placed.pop(name) for name in list(placed) if name in ("labels", "weight")}
+        placed, truth = _placed(batch, mesh)
         values = score(variables, placed, asked)
         settle()  # the former batch, while this one runs
         pending = {"logits": values} | truth

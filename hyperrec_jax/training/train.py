@@ -2,6 +2,9 @@
 
 import logging
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hyperrec_jax.config.resolve import resolve
 from hyperrec_jax.config.run import Config, Run
@@ -13,11 +16,12 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
-from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
+from hyperrec_jax.evaluation.outputs import ScoreFn, example_call, make_score_fn, score_split
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import batch_part
 from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.ahead import CompileAhead, CompiledAhead
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress, saved_steps
 from hyperrec_jax.training.fit_scorer import keep_scorer
 from hyperrec_jax.training.hooks import (
@@ -104,10 +108,20 @@ def _hooks(
 ) -> list[Hook]:
     """What happens beside the steps of a stage that goes on from a step."""
     log = MetricsLog(workdir, step)
+    rows = store.split("validation")
+    score = CompiledAhead(make_score_fn(run.model))
+
+    def arguments() -> tuple[Any, ...]:
+        batch, preferences = example_call(
+            rows, _validation_grid(run), run.mesh, run.config["train"]["batch_size"]
+        )
+        return state_template(run).variables, batch, preferences
+
     return [
+        CompileAhead(score, arguments),
         Logging(log, store.schema.tasks),
         ProgressBar(store.schema.tasks, run),
-        Validation(make_validate(run, store.split("validation")), checkpoints, log, run),
+        Validation(make_validate(run, rows, score), checkpoints, log, run),
         Checkpointing(checkpoints, run.config["train"]["checkpoint_every"]),
     ]
 
@@ -154,11 +168,21 @@ def _resumed(
     return state, progress
 
 
-def make_validate(run: Run, rows: Split) -> Validate:
-    """What scores a state on the validation rows, over the validation grid of preferences."""
+def _validation_grid(run: Run) -> np.ndarray:
+    """Preferences `[preference, goal]`."""
+    return grid_for(run.model.conditioned, len(run.schema.tasks), run.config["train"]["grid"])
+
+
+def make_validate(run: Run, rows: Split, score: ScoreFn) -> Validate:
+    """What scores a state on the validation rows, over the validation grid of preferences.
+
+    Args:
+      run: The run.
+      rows: The validation rows.
+      score: From `make_score_fn`.
+    """
     settings, tasks = run.config["train"], run.schema.tasks
-    score = make_score_fn(run.model)
-    preferences = grid_for(run.model.conditioned, len(tasks), settings["grid"])
+    preferences = _validation_grid(run)
 
     def validate(state: TrainState) -> dict[str, float]:
         scores = score_split(
