@@ -19,9 +19,12 @@ NAMES = {
     "ids_formula": "its first stage with the ids of product, type, maker and store",
     "mmoe_formula": "mmoe, sum of probabilities over their means",
     "ple_formula": "ple, sum of probabilities over their means",
-    "nets": "our trunk by list loss, one model for each preference",
+    "nets": "the second stage without conditioning, one model for each preference",
+    "floor": "no learning: past purchases and popularity",
     "lambdamart": "LightGBM LambdaMART, one model for each preference",
 }
+ONE_EACH = ("nets", "lambdamart")
+"""Rows of one model for each preference."""
 RESAMPLES = 1000
 
 
@@ -60,7 +63,9 @@ Written by `python -m benchmarks.lists` (its docstring says what each row is, an
 Test lists of households that training never saw; NDCG@10 of each goal under every preference. All
 choices are made on validation lists. Hypervolume is above the worst ends of the reference row's
 front, in per cent of it, at the preferences that the reference has; intervals (95 %) resample
-households.
+households. Scalarised: mean over preferences of `sum_i r_i NDCG_i`. Off the best end: the best end
+of any row less this row's. CPU seconds are of a machine that others used, too, compilation
+included: a rough ratio within this table at most.
 """
 
 
@@ -92,9 +97,9 @@ def _section(
         f"{len(np.unique(units)):,} households, {len(units):,} lists, {len(grid)} preferences "
         f"({len(shared)} for models that are trained for one). {datetime.date.today():%B %Y}.",
         "",
-        "| | hypervolume, each seed | of the best opponent's | scalarised | ends "
+        "| | models | hypervolume, each seed | mean | of the best opponent's | scalarised | ends "
         "| off the best end | order | not dominated | largest jump | calibration | CPU s |",
-        "|---|---|---:|---:|---|---|---:|---:|---:|---|---:|",
+        "|---|---:|---|---|---:|---:|---|---|---:|---:|---:|---|---:|",
     ]
     for name, kept in results.items():
         of_seeds = [mean_over_lists(one["ndcg"]) for one in kept]
@@ -102,12 +107,16 @@ def _section(
         front = fronts[name]
         ends = front.max(axis=0)
         calibration = np.mean([one["calibration"] for one in kept], axis=0)
+        samples = np.mean([_volumes(one, shared, units, volume) for one in kept], axis=0)
+        low, high = interval(100 * samples / unit)
         lines.append(
             "| "
             + " | ".join(
                 [
                     NAMES[name],
+                    str(len(shared)) if name in ONE_EACH else "1",
                     ", ".join(f"{100 * value / unit:.1f}" for value in each[name]),
+                    f"{100 * np.mean(each[name]) / unit:.1f} [{low:.1f}, {high:.1f}]",
                     f"{100 * np.mean(each[name]) / np.mean(each[best]):.1f}",
                     f"{(grid[shared] * front).sum(axis=1).mean():.4f}",
                     " / ".join(f"{value:.4f}" for value in ends),
@@ -126,21 +135,23 @@ def _section(
         "Differences of hypervolume, in points of the reference's, mean of the seeds:",
         "",
     ]
-    for one, other in (
+    pairs_of_rows = [
         ("recipe", "formula"),
         ("recipe", "recipe_plain"),
-        ("recipe", "ids_formula"),
         ("recipe_plain", "recipe_plain_formula"),
+        ("recipe", "nets"),
         ("recipe", best),
         ("recipe", reference),
-    ):
+        ("formula", reference),
+    ]
+    for one, other in dict.fromkeys(pairs_of_rows):
         if one in results and other in results and one != other:
             low, high = _difference(results[one], results[other], shared, units, volume, unit)
-            pairs = zip(each[one], _repeated(each[other], len(each[one])), strict=True)
+            pairs = _paired(each[one], each[other])
             middle = 100 * np.mean([a - b for a, b in pairs]) / unit
             lines.append(
                 f"- {NAMES[one].replace('*', '')} minus {NAMES[other]}: "
-                f"{middle:+.2f} [{low:.2f}, {high:.2f}]"
+                f"{middle:+.2f} [{low:.2f}, {high:.2f}], {len(pairs)} seeds"
             )
     return lines
 
@@ -150,9 +161,9 @@ def _at(result: Any, shared: np.ndarray) -> np.ndarray:
     return result["ndcg"][np.searchsorted(result["preferences"], shared)]
 
 
-def _repeated(values: list[Any], count: int) -> list[Any]:
-    """One opponent of a single seed stands against each seed."""
-    return values * count if len(values) == 1 else values[:count]
+def _paired(ours: list[Any], theirs: list[Any]) -> list[tuple[Any, Any]]:
+    """The same seeds of two rows; an opponent of a single seed stands against each seed."""
+    return list(zip(ours, theirs * len(ours) if len(theirs) == 1 else theirs, strict=False))
 
 
 def _difference(
@@ -165,13 +176,19 @@ def _difference(
 ) -> tuple[float, float]:
     """Interval of the mean difference over seeds, resampling households, paired."""
     total = np.zeros(RESAMPLES)
-    for one, other in zip(ours, _repeated(theirs, len(ours)), strict=True):
-        samples = [
-            bootstrap(_at(result, shared), units, resamples=RESAMPLES) for result in (one, other)
-        ]
-        total += [volume(a) - volume(b) for a, b in zip(*samples, strict=True)]
-    low, high = interval(100 * total / len(ours) / unit)
+    pairs = _paired(ours, theirs)
+    for one, other in pairs:
+        total += _volumes(one, shared, units, volume) - _volumes(other, shared, units, volume)
+    low, high = interval(100 * total / len(pairs) / unit)
     return float(low), float(high)
+
+
+def _volumes(
+    result: Any, shared: np.ndarray, units: np.ndarray, volume: Callable[[np.ndarray], float]
+) -> np.ndarray:
+    """Hypervolume on the same resamples of households for every result, `[resample]`."""
+    samples = bootstrap(_at(result, shared), units, resamples=RESAMPLES)
+    return np.array([volume(one) for one in samples])
 
 
 def _mean(fronts: list[np.ndarray], measure: Callable[[np.ndarray], float], digits: int = 2) -> str:

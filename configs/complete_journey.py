@@ -5,10 +5,10 @@
     hyperrec train --config configs/complete_journey.py --workdir runs/complete_journey
     hyperrec evaluate --workdir runs/complete_journey
 
-Another folder: `--config.data.store=DIR`. The predictions are trained under equal weights; their
-weighted sum ranks the lists. `--config.list.loss=lambda_ndcg` adds a second stage that trains the
-order of the lists itself, under every preference: no gain over that sum has been shown with it so
-far, at twice the time (docs/lists.md).
+Another folder: `--config.data.store=DIR`. Two stages: the predictions are trained under equal
+weights, whose weighted sum is the formula that ranks the lists; then the order of the lists itself
+under every preference, from that formula on (docs/lists.md). `--config.list.loss=none` leaves the
+second out.
 """
 
 from ml_collections import ConfigDict
@@ -29,8 +29,5 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.optimizer.l2 = 1e-4
     config.train.epochs = 3
     config.train.grid = 9
-    # Options of the second stage, which `list.loss` turns on:
-    config.list.epochs = 3
-    config.list.learning_rate = 1e-4
-    config.list.prediction_weight = 3.0
+    config.list.loss = "lambda_ndcg"
     return config

@@ -36,6 +36,7 @@ class ListTraining:
       optimizer: Gradients into updates, with its schedule over the stage.
       total_steps: Batches of the stage.
       cutoff: Number of ranks that count, in the loss and in the selection.
+      average: Weight of the old mean in the running mean of the parameters; 0 keeps none.
     """
 
     loss: ListLoss
@@ -48,6 +49,7 @@ class ListTraining:
     optimizer: optax.GradientTransformation
     total_steps: int
     cutoff: int
+    average: float
 
 
 def resolve_lists(
@@ -119,6 +121,7 @@ def resolve_lists(
         ),
         total_steps=steps,
         cutoff=section["cutoff"],
+        average=section["average"],
     )
 
 

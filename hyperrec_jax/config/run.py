@@ -51,6 +51,7 @@ class Run:
         `[goal]`; None where it measures none.
       first_step: Number of the run's first step; a second stage goes on where the first ended.
       first_epoch: Number of epochs before that step.
+      average: Weight of the old mean in the running mean of the parameters; 0 keeps none.
       step_key: Random key of the steps; step `s` draws from `fold_in(step_key, s)`.
     """
 
@@ -75,3 +76,4 @@ class Run:
     list_scales: np.ndarray | None = None
     first_step: int = 0
     first_epoch: int = 0
+    average: float = 0.0

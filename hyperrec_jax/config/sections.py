@@ -117,6 +117,8 @@ class List:
       schedule: `constant`, or `cosine` from the peak to zero at the end of `list.epochs`.
       prediction_weight: Weight of the goals' own losses beside the list's; 0 trains the list alone,
         and predictions lose their calibration.
+      average: Weight of the old mean, at each step, in the running mean of the parameters that is
+        measured and kept; 0 for the last parameters themselves.
       cutoff: Number of ranks that count, in the loss and for the NDCG that selects the model.
       concentration: Concentration of the Dirichlet distribution that each list draws a preference
         from.
@@ -127,11 +129,12 @@ class List:
     """
 
     loss: Literal["none", "lambda_ndcg", "list_softmax", "approx_ndcg"] = "none"
-    epochs: NaturalNumber = 6
+    epochs: NaturalNumber = 5
     batch_size: Count = 2048
-    learning_rate: Positive = 2e-4
+    learning_rate: Positive = 4e-4
     schedule: Literal["constant", "cosine"] = "cosine"
-    prediction_weight: NotNegative = 1.0
+    prediction_weight: NotNegative = 3.0
+    average: Annotated[float, Range("[0, 1)")] = 0.995
     cutoff: Count = 10
     concentration: Positive = 0.3
     scales: Annotated[tuple[float, ...], Range("(0, inf)")] | None = None

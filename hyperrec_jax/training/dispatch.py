@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrec_jax.config.run import Run
+from hyperrec_jax.training.averaging import with_average
 from hyperrec_jax.training.gram import gram_loss
 from hyperrec_jax.training.lazy_tables import with_lazy_tables
 from hyperrec_jax.training.meta_training import adapted
@@ -35,7 +36,7 @@ def make_step(run: Run, loss: BatchLoss | None = None) -> Step:
     step: RunStep = functools.partial(train_step, loss=loss)
     if run.config["train"]["skip_nonfinite"]:
         step = skip_nonfinite(step)
-    step = with_unknown_ids(with_lazy_tables(step, run), run)
+    step = with_average(with_unknown_ids(with_lazy_tables(step, run), run), run)
     return functools.partial(step, run)
 
 

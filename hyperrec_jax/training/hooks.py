@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.parallel import processes
+from hyperrec_jax.training.averaging import served
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.state import TrainState
@@ -143,10 +144,12 @@ class Validation(Hook):
         self, validate: Validate, checkpoints: Checkpoints, log: MetricsLog, run: Run
     ) -> None:
         self._validate, self._checkpoints, self._log = validate, checkpoints, log
+        self._run = run
         self._last_epoch = run.first_epoch + run.config["train"]["epochs"]
         self._patience = run.config["train"]["patience"]
 
     def epoch_ended(self, state: TrainState, progress: Progress) -> None:
+        state = served(self._run, state)
         scores = self._validate(state)
         step, value = int(state.step), scores["value"]
         self._log.write(step, "validation", {**scores, "epoch": progress.epoch + 1})

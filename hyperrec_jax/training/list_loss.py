@@ -8,6 +8,12 @@
 The goals' own losses keep the probabilities calibrated, whose sum the score is: a list loss alone
 is content with any numbers in the right order. They are counted once for each row, whatever the
 preference of its list, in units of what a constant prediction has.
+
+The network runs as it does when it serves: batch norm by the running statistics of the first stage,
+which stay as they are, and without dropout. A batch of 2,048 rows has a few dozen lists, whose rows
+share a user, so that its own means and variances are those of a few dozen users: normalised by
+them, the second stage would train another function than the one that validation measures, and would
+not begin at the formula.
 """
 
 import jax
@@ -27,32 +33,24 @@ def list_loss(
 ) -> tuple[jax.Array, Forward]:
     """List loss and the goals' own losses of a batch that `ListReader` packed.
 
-    Padding rows take part in nothing but the batch statistics, of which they are less than one in
-    a hundred.
+    Padding rows take part in nothing.
 
     Args:
       run: A run with `lists`.
       params: The model's parameters.
       state: The state before the batch.
       batch: Rows of whole lists, with `mask`, `list_index` and `position`.
-      key: Random key of the preferences and of dropout.
+      key: Random key of the preferences.
     """
     lists = run.lists
     assert lists is not None
-    preference_key, dropout_key = jax.random.split(key)
     progress = (state.step - run.first_step) / max(lists.total_steps, 1)
-    preferences = lists.sampler(preference_key, lists.reader.lists_per_batch, progress)
+    preferences = lists.sampler(key, lists.reader.lists_per_batch, progress)
     # Padding rows have the number after the last list: they take the last one's preference.
     of_row = jnp.take(preferences, batch["list_index"], axis=0, mode="clip")
-    logits, updates = run.model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch,
-        of_row,
-        True,
-        rngs={"dropout": dropout_key},
-        mutable=["batch_stats"],
-    )
-    logits = jnp.broadcast_to(logits.astype(jnp.float32), of_row.shape)
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    outputs = jnp.asarray(run.model.apply(variables, batch, of_row, False), jnp.float32)
+    logits = jnp.broadcast_to(outputs, of_row.shape)
     labels = batch["labels"].astype(jnp.float32)
     ranking = ranking_loss(lists, logits, labels, of_row, preferences, batch)
     rows = batch["mask"].sum()
@@ -60,8 +58,7 @@ def list_loss(
     losses = (each * batch["mask"][:, None]).sum(axis=0) / rows  # [goal]
     relative = losses / jnp.asarray(lists.constant_losses, jnp.float32)
     loss = ranking + lists.prediction_weight * relative.mean()
-    stats = updates.get("batch_stats", {})
-    return loss, Forward(losses[None], preferences[:KEPT_PREFERENCES], stats)
+    return loss, Forward(losses[None], preferences[:KEPT_PREFERENCES], state.batch_stats)
 
 
 def ranking_loss(

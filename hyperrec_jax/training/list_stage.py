@@ -32,7 +32,8 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
       progress: Up to it; updated in place.
       checkpoints: Checkpoints of the run; the new state is saved in them.
     """
-    assert run.lists is not None
+    lists = run.lists
+    assert lists is not None
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
         state.variables,
@@ -40,7 +41,7 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
     selected = checkpoints.restore_best(template)
     assert selected is not None  # what opened the folder has checked it
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    optimizer = run.lists.optimizer
+    optimizer = lists.optimizer
 
     def make(state: TrainState, variables: dict[str, Any]) -> TrainState:
         params = variables["params"]
@@ -50,6 +51,7 @@ def begin(run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoi
             params=params,
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
+            average=params if lists.average else {},
         )
 
     state = jax.jit(make, out_shardings=shardings)(state, selected[0])
@@ -80,6 +82,7 @@ def stage_run(run: Run, progress: Progress) -> Run:
         total_steps=lists.total_steps,
         first_step=progress.list_step,
         first_epoch=progress.list_epoch,
+        average=lists.average,
     )
 
 

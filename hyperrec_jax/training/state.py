@@ -31,6 +31,7 @@ class TrainState(struct.PyTreeNode):
       normaliser: State of the loss normalisation.
       objective: State of the objective (empty for most).
       skipped: Steps left out because the loss was not finite, int32 `[]`.
+      average: Running mean of the parameters in the second stage of lists; empty for runs without.
     """
 
     step: jax.Array
@@ -40,6 +41,7 @@ class TrainState(struct.PyTreeNode):
     normaliser: Any
     objective: Any
     skipped: jax.Array
+    average: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def init_state(run: Run) -> TrainState:
         normaliser=run.normaliser.init(),
         objective=run.objective.init(num_goals),
         skipped=jnp.zeros((), jnp.int32),
+        # Present from the start, so that the states of both stages have one form.
+        average=params if run.lists is not None and run.lists.average else {},
     )
 
 

@@ -1,5 +1,6 @@
 """The second stage of a run: what it computes, what it refuses, and that it resumes."""
 
+import dataclasses
 import json
 
 import jax
@@ -16,7 +17,9 @@ from hyperrec_jax.evaluation.list_value import list_value
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.preference.list_losses import lambda_ndcg
 from hyperrec_jax.training import workdir as workdirs
-from hyperrec_jax.training.checkpoint import Checkpoints
+from hyperrec_jax.training.averaging import with_average
+from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.hooks import Validation
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog, read_metrics
 from hyperrec_jax.training.state import first_state, state_template
@@ -33,6 +36,7 @@ LISTS = {
     "list.epochs": 2,
     "list.batch_size": 256,
     "list.learning_rate": 1e-2,
+    "list.prediction_weight": 3.0,
     "list.cutoff": 3,
 }
 
@@ -144,7 +148,7 @@ def _list_loss(run, params, state, batch, key):
 
 @pytest.mark.parametrize("name", ["film", "pomoe", "sharedbottom"])
 def test_loss_of_a_batch_written_out_plainly(small_store, name):
-    config = _config(small_store, model__name=name, model__dropout=0.0, model__norm="layer")
+    config = _config(small_store, model__name=name, model__norm="layer")
     config["sampler"]["name"] = "stratified"
     run = resolve(config, small_store.schema, small_store.split("train"))
     state = first_state(run)
@@ -163,7 +167,7 @@ def test_loss_of_a_batch_written_out_plainly(small_store, name):
         return run.model.apply(variables, rows, preference, False)
 
     lists = run.lists.reader.lists_per_batch
-    preferences = run.lists.sampler(jax.random.split(key)[0], lists, 0.0)
+    preferences = run.lists.sampler(key, lists, 0.0)
     ranking, entropy, rows = [], np.zeros(2), 0
 
     @jax.jit
@@ -186,14 +190,14 @@ def test_loss_of_a_batch_written_out_plainly(small_store, name):
     positives = np.array(small_store.split("train").positives)
     rates = (positives + 0.5) / (len(small_store.split("train")) + 1)
     constant = -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
-    expected = np.mean(ranking) + (entropy / rows / constant).mean()
+    expected = np.mean(ranking) + 3 * (entropy / rows / constant).mean()
     np.testing.assert_allclose(loss, expected, rtol=2e-4)
     np.testing.assert_allclose(losses[0], entropy / rows, rtol=2e-4)
 
 
 def test_padding_changes_no_loss(small_store):
-    config = _config(small_store, model__dropout=0.0, model__norm="layer")
-    run = resolve(config, small_store.schema, small_store.split("train"))
+    """Not even through batch norm, since the running statistics alone normalise."""
+    run = resolve(_config(small_store), small_store.schema, small_store.split("train"))
     state = first_state(run)
     batch = {k: jnp.asarray(v[0]) for k, v in run.lists.reader.read(0, 1).items()}
     padding = batch["mask"] == 0
@@ -205,6 +209,37 @@ def test_padding_changes_no_loss(small_store):
     key = jax.random.key(0)
     loss = jax.jit(lambda batch: list_loss(run, state.params, state, batch, key)[0])
     np.testing.assert_array_equal(loss(other), loss(batch))
+
+
+def test_the_running_mean_is_what_is_measured_and_kept(small_store):
+    run = resolve(_config(small_store), small_store.schema, small_store.split("train"))
+    run = dataclasses.replace(run, average=0.75)
+    start = {"params": {"w": np.ones(2)}, "average": {"w": np.full(2, 5.0)}}
+    state = first_state(run).replace(**start)
+
+    def step(run, state, batch):
+        return state.replace(step=state.step + 1, params={"w": state.params["w"] + batch}), None
+
+    for amount in (1.0, 2.0):  # parameters 2, then 4
+        state, _ = with_average(step, run)(run, state, amount)
+    np.testing.assert_allclose(state.average["w"], 0.75 * (0.75 * 5 + 0.25 * 2) + 0.25 * 4)
+    kept = {}
+
+    class Kept:
+        def save_best(self, variables, step, progress):
+            kept.update(variables)
+
+        def write(self, *record):
+            pass
+
+    def validate(state):
+        return {"value": float(state.params["w"][0])}
+
+    progress = Progress(data_fingerprint="")
+    Validation(validate, Kept(), Kept(), run).epoch_ended(state, progress)
+    assert progress.best_value == pytest.approx(4.1875)
+    np.testing.assert_array_equal(kept["params"]["w"], state.average["w"])
+    assert with_average(step, dataclasses.replace(run, average=0.0)) is step
 
 
 def test_list_value_of_lists_by_hand():
