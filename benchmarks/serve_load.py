@@ -1,12 +1,15 @@
-"""Latency of the server at rising load: `python -m benchmarks.serve_load --model DIR`.
+"""Latency of the server under load: `python -m benchmarks.serve_load --model DIR`.
 
-Starts the server on this machine's loopback, sends requests over 1, 2, 4, ... connections, each of
-which waits for its answer before the next request, and compares every answer with the model's own.
-Client and server share the cores. Prints a Markdown table, and writes it where --output says.
+Starts the server on this machine's loopback, sends requests of 1, 20 and 200 rows over 1, 16 and 64
+connections, each of which waits for its answer before the next request, and compares every answer
+with the model's own. Client and server share the cores. With `--against CHECKOUT`, the server of
+another version of the code, such as `git worktree add old v0.1.0` gives, is measured in turn with
+it, under the same requests. Prints a Markdown table, and writes it where --output says.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -14,9 +17,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -71,22 +73,51 @@ async def _client(
 
 async def measure(
     port: int, requests: Sequence[tuple[bytes, np.ndarray]], connections: int, seconds: float
-) -> dict[str, Any]:
-    """One row of the table."""
-    until = time.perf_counter() + seconds
+) -> tuple[float, float, float, int]:
+    """Requests a second, median and 99th percentile of the latency in ms, and wrong answers."""
+    begin = time.perf_counter()
     results = await asyncio.gather(
-        *[_client(port, requests, 7 * index, until) for index in range(connections)]
+        *[_client(port, requests, 7 * index, begin + seconds) for index in range(connections)]
     )
+    took = time.perf_counter() - begin
     latencies = np.concatenate([result[0] for result in results])
     p50, p99 = 1000 * np.quantile(latencies, [0.5, 0.99])
-    return {
-        "connections": connections,
-        "requests/s": len(latencies) / seconds,
-        "p50 ms": float(p50),
-        "p99 ms": float(p99),
-        "requests": len(latencies),
-        "wrong": sum(result[1] for result in results),
-    }
+    return len(latencies) / took, float(p50), float(p99), sum(result[1] for result in results)
+
+
+@contextlib.contextmanager
+def _server(model: Path, code: Path | None = None) -> Iterator[int]:
+    """The port of a server that is ready, of the code in a folder or of this one."""
+    port = free_port()
+    environment = dict(os.environ) if code is None else os.environ | {"PYTHONPATH": str(code)}
+    command = [sys.executable, "-m", "hyperrec_jax", "serve", "--model", str(model.resolve())]
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, cwd=code, env=environment
+    ) as process:
+        try:
+            _wait_until_healthy(process, port, timeout=600)
+            yield port
+        finally:
+            process.terminate()
+
+
+def compare(
+    ports: Sequence[int],
+    requests: Sequence[tuple[bytes, np.ndarray]],
+    connections: int,
+    seconds: float,
+    rounds: int,
+) -> tuple[list[np.ndarray], int]:
+    """For each server the medians over rounds of what `measure` gives; and all wrong answers.
+
+    The servers are measured in turn, in the opposite order in every second round.
+    """
+    found: dict[int, list[tuple[float, float, float, int]]] = {port: [] for port in ports}
+    for number in range(rounds):
+        for port in ports if number % 2 == 0 else ports[::-1]:
+            found[port].append(asyncio.run(measure(port, requests, connections, seconds)))
+    medians = [np.median([one[:3] for one in found[port]], axis=0) for port in ports]
+    return medians, sum(one[3] for all_of in found.values() for one in all_of)
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, timeout: float) -> None:
@@ -119,40 +150,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of an exported model")
     parser.add_argument("--rows", type=Path, required=True, help="CSV file of raw rows")
-    parser.add_argument("--rows-a-request", type=int, default=20)
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--rows-a-request", type=int, nargs="+", default=[1, 20, 200])
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load (at most 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is taken")
+    parser.add_argument("--against", type=Path, help="checkout of the code to compare with")
     parser.add_argument("--output", type=Path, help="Markdown file to write as well")
     arguments = parser.parse_args(argv)
     described = machine(PACKAGES, threads=os.cpu_count() or 1)
-    requests = make_requests(arguments.model, arguments.rows, arguments.rows_a_request)
-    port = free_port()
-    server = [sys.executable, "-m", "hyperrec_jax", "serve", "--model", str(arguments.model)]
-    with subprocess.Popen([*server, "--port", str(port)], stdout=subprocess.DEVNULL) as process:
-        try:
-            _wait_until_healthy(process, port, timeout=180)
-            results = [
-                asyncio.run(measure(port, requests, connections, min(arguments.seconds, 60)))
-                for connections in arguments.connections
-            ]
-        finally:
-            process.terminate()
-    rows = [
-        [f"{value:,.1f}" if isinstance(value, float) else value for value in result.values()]
-        for result in results
-    ]
-    lines = table(list(results[0]), rows)
-    print(f"{arguments.rows_a_request} rows a request\n{lines}")
+    codes = [None] if arguments.against is None else [None, arguments.against.resolve()]
+    header = ["rows a request", "connections", "requests/s", "p50 ms", "p99 ms"]
+    if arguments.against:
+        header += ["old requests/s", "old p50 ms", "old p99 ms", "requests/s ratio", "p99 ratio"]
+    lines, all_wrong = [], 0
+    with contextlib.ExitStack() as servers:
+        ports = [servers.enter_context(_server(arguments.model, code)) for code in codes]
+        for rows in arguments.rows_a_request:
+            requests = make_requests(arguments.model, arguments.rows, rows)
+            for connections in arguments.connections:
+                medians, wrong = compare(
+                    ports, requests, connections, min(arguments.seconds, 60), arguments.rounds
+                )
+                all_wrong += wrong
+                numbers = [f"{value:,.1f}" for median in medians for value in median]
+                if len(medians) > 1:
+                    new, old = medians
+                    numbers += [f"{new[0] / old[0]:.2f}", f"{new[2] / old[2]:.2f}"]
+                lines.append([rows, connections, *numbers])
+                print(*lines[-1], flush=True)
+    text = table([*header], lines)
+    print(text)
     if arguments.output:
         command = shlex.join(["python", "-m", "benchmarks.serve_load", *(argv or sys.argv[1:])])
         arguments.output.write_text(
-            f"# The server at rising load\n\n`{command}`\n\n{_described(arguments.model)}; "
-            f"{arguments.rows_a_request} rows a request. Every answer is compared with the model's "
-            "own; each connection waits for its answer before it asks again; client and server "
-            f"share the cores.\n\n{lines}\n\n{described}\n",
+            f"# The server under load\n\n`{command}`\n\n{_described(arguments.model)}. Every "
+            "answer is compared with the model's own; each connection waits for its answer before "
+            "it asks again; client and server share the cores; medians of "
+            f"{arguments.rounds} rounds of {arguments.seconds:g} s, in which the servers are "
+            f"measured in turn. {all_wrong} wrong answers.\n\n{text}\n\n{described}, "
+            f"{os.getloadavg()[0]:.1f} after\n",
             "utf-8",
         )
-    return int(any(result["wrong"] for result in results))
+    return int(all_wrong > 0)
 
 
 if __name__ == "__main__":

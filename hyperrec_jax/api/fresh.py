@@ -8,7 +8,7 @@ from hyperrec_jax.data.fresh import describe_fresh
 from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.serving.preprocess import RawRows, to_table
+from hyperrec_jax.serving.raw_rows import RawRows, to_table
 from hyperrec_jax.training.fresh import fresh_store
 from hyperrec_jax.training.trained import Trained
 

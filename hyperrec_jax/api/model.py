@@ -25,7 +25,7 @@ from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
 from hyperrec_jax.serving.predictor import Predictor, Ranked
-from hyperrec_jax.serving.preprocess import RawRows
+from hyperrec_jax.serving.raw_rows import RawRows
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.guarded import CONFIDENCE, exchange, suggest_guarded
 from hyperrec_jax.training.importance import importance_of

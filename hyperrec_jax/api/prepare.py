@@ -15,7 +15,7 @@ from hyperrec_jax.data.sources.frame import frame_source, write_frame
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.sanity import suspicions
-from hyperrec_jax.serving.preprocess import RawRows, to_table
+from hyperrec_jax.serving.raw_rows import RawRows, to_table
 
 
 def prepare(

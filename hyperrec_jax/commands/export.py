@@ -6,6 +6,7 @@
       weights.npz        parameters and batch norm statistics, float32
       grid.jaxexport     StableHLO: rows under each of several preferences
       each.jaxexport     StableHLO: each row under a preference of its own
+      both.jaxexport     StableHLO: each row under its own preference and under equal weights
 
 `hyperrec_jax.load(folder)` reads it with JAX, NumPy, PyArrow and Polars alone. The programs take
 any number of rows and preferences and run on CPU, CUDA and TPU. Later releases of JAX read them

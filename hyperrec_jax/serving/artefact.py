@@ -26,7 +26,8 @@ FORMAT_OF_MANY = 4
 READABLE = (2, 3, 4)  # 2 has binary goals only, 3 only categorical and numerical fields
 MANIFEST = "model.json"
 FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
-
+BOTH = "both.jaxexport"
+"""Only there for a model that takes a preference; models of earlier releases never have it."""
 
 _OPEN = "0" * 64
 """Stands in the manifest for its checksum while that is computed."""
@@ -39,7 +40,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
       folder: Folder of the model; the other files are in it.
       manifest: What the model is, JSON-serialisable.
     """
-    checksums = {name: file_checksum(folder / name) for name in FILES}
+    names = FILES + ((BOTH,) if (folder / BOTH).exists() else ())
+    checksums = {name: file_checksum(folder / name) for name in names}
     values = {"format": FORMAT, "checksum": _OPEN} | manifest | {"checksums": checksums}
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     whole = text.replace(_OPEN, _checksum(text.encode()), 1)
@@ -63,7 +65,8 @@ def load_exported(folder: Path) -> Predictor:
     """
     manifest = _read_manifest(folder)
     schema = Schema.from_dict(manifest["schema"])
-    for name in FILES:
+    names = FILES + ((BOTH,) if BOTH in manifest["checksums"] else ())
+    for name in names:
         path = folder / name
         if not path.exists() or file_checksum(path) != manifest["checksums"][name]:
             raise UserError(f"{path}: damaged or missing; export the model again")
@@ -72,8 +75,9 @@ def load_exported(folder: Path) -> Predictor:
         with np.load(folder / "weights.npz", allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
         programs = {
-            name: jax_export.deserialize(bytearray((folder / f"{name}.jaxexport").read_bytes()))
-            for name in ("grid", "each")
+            name.partition(".")[0]: jax_export.deserialize(bytearray((folder / name).read_bytes()))
+            for name in names
+            if name.endswith(".jaxexport")
         }
     except (ValueError, struct.error, zipfile.BadZipFile) as error:
         raise UserError(
@@ -98,6 +102,7 @@ def load_exported(folder: Path) -> Predictor:
         # Models of earlier releases have none.
         scorer=ListScorer.from_dict(scorer) if scorer else None,
         identity=f"{folder.resolve().name}@{str(manifest['checksum'])[:12]}",
+        both=scores.get("both"),
     )
 
 

@@ -15,7 +15,7 @@ from hyperrec_jax.serving.refusal import Refused
 @dataclasses.dataclass(frozen=True)
 class _Job:
     rows: Encoded
-    preferences: np.ndarray
+    preference: np.ndarray
     scores: asyncio.Future[Scored]
 
 
@@ -47,9 +47,8 @@ class Batcher:
         if self.queued + len(rows) > MAX_QUEUED_ROWS:
             raise Refused(503, "too many rows are waiting; try again in a second")
         future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-        preferences = np.repeat(preference[None], len(rows), axis=0)
         self.queued += len(rows)
-        self._jobs.put_nowait(_Job(rows, preferences, future))
+        self._jobs.put_nowait(_Job(rows, preference, future))
         return await future
 
     async def run(self) -> None:
@@ -80,7 +79,8 @@ class Batcher:
                 start = stop
 
     def _score(self, jobs: Sequence[_Job]) -> Scored:
+        preferences = np.stack([job.preference for job in jobs])
         return self._predictor.score_each(
             Encoded.joined([job.rows for job in jobs]),
-            np.concatenate([job.preferences for job in jobs]),
+            np.repeat(preferences, [len(job.rows) for job in jobs], axis=0),
         )

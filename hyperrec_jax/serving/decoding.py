@@ -4,6 +4,9 @@ Python's decoder holds the interpreter's lock while it decodes a text, whatever 
 one text of 8 MiB would stop the whole server, `/healthz` included, for a second. So each row is
 decoded by itself, no row may be longer than `MAX_ROW_CHARACTERS`, of each row only the columns that
 the model reads are kept, and what comes after the last row that a request may have is not read.
+
+A body of usual size is decoded at once by orjson, ten times as fast; whatever is odd in it is left
+to the exact rules.
 """
 
 import json
@@ -11,29 +14,74 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
+import orjson
+
 from hyperrec_jax.serving.refusal import Refused, shown
 
 MAX_ROW_CHARACTERS = 1 << 18
 _FIRST_TRY = 1 << 12
 _SPACE = re.compile(r"[ \t\n\r]*")
-_KEYS = ("rows", "preference")
-_FORM = 'the body must be {"rows": [{...}, ...], "preference": [...]}'
+_KEYS = ("rows", "columns", "preference")
+_FORM = (
+    'the body must be {"rows": [{...}, ...], "preference": [...]}, or have '
+    '"columns": {"...": [...], ...} in the place of "rows"'
+)
+QUICK_BYTES = 1 << 20
+"""Bytes of the largest body that is decoded at once: some milliseconds."""
+
+Decoded = list[dict[str, Any]] | dict[str, list[Any]]
+"""One dictionary for each row, or a dictionary of columns."""
+
+
+def decode_quickly(body: bytes | bytearray, max_rows: int) -> tuple[Decoded, Any] | None:
+    """The rows and the preference in the body of a request, where nothing in it is odd.
+
+    Args:
+      body: As for `decode_request`.
+      max_rows: Rows that the body may have.
+
+    Returns:
+      As `decode_request`, but with all columns, whose values are not checked, and with integers
+      beyond 64 bits as floats; None where `decode_request` must be asked.
+    """
+    if len(body) > QUICK_BYTES or b"\\u00" in body:  # which could spell a key
+        return None
+    if any(body.count(b'"%s"' % key.encode()) > 1 for key in _KEYS):  # it may be given twice
+        return None
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not values.keys() <= set(_KEYS):
+        return None
+    rows, columns = values.get("rows"), values.get("columns")
+    if isinstance(rows, list) and "columns" not in values:
+        if not 0 < len(rows) <= max_rows:
+            return None
+        return rows, values.get("preference")
+    if isinstance(columns, dict) and "rows" not in values:
+        if not all(isinstance(c, list) and 0 < len(c) <= max_rows for c in columns.values()):
+            return None
+        return columns, values.get("preference")
+    return None
 
 
 def decode_request(
     body: bytes | bytearray, columns: Sequence[str], max_rows: int, lists: Collection[str] = ()
-) -> tuple[list[dict[str, Any]], Any]:
+) -> tuple[Decoded, Any]:
     """The rows and the preference in the body of a request.
 
     Args:
-      body: JSON in UTF-8, `{"rows": [{...}, ...], "preference": ...}`.
-      columns: The columns of the rows that are kept.
+      body: JSON in UTF-8, `{"rows": [{...}, ...], "preference": ...}`, or with
+        `"columns": {"...": [...], ...}` in the place of the rows.
+      columns: The columns that are kept.
       max_rows: Rows that the body may have.
       lists: Those of the columns whose values may be lists.
 
     Returns:
-      The rows, one dictionary each, in which every column is text, a number, a boolean or None, or
-      where it may be a list of such; and the preference as it is, None where there is none.
+      The rows, one dictionary each, or the columns, in which every value is text, a number, a
+      boolean or None, or where it may be a list of such; and the preference as it is, None where
+      there is none.
 
     Raises:
       Refused: the body is not that.
@@ -48,14 +96,17 @@ def decode_request(
         raise Refused(400, _FORM)
     for key in _keys(text):
         if key not in _KEYS:
-            raise Refused(400, f"unknown key {shown(key)}; there are rows and preference")
+            raise Refused(400, f"unknown key {shown(key)}; there are rows, columns and preference")
         if key in found:
             raise Refused(400, f"{key}: given twice")
-        found[key] = _rows(text, columns, max_rows, lists) if key == "rows" else text.value()
+        if key == "preference":
+            found[key] = text.value()
+        else:
+            found[key] = (_rows if key == "rows" else _columns)(text, columns, max_rows, lists)
     text.end()
-    if "rows" not in found:
+    if ("rows" in found) == ("columns" in found):
         raise Refused(400, _FORM)
-    return found["rows"], found.get("preference")
+    return found["rows" if "rows" in found else "columns"], found.get("preference")
 
 
 def _keys(text: "_Text") -> Iterator[Any]:
@@ -92,20 +143,46 @@ def _rows(
             )
         kept = {name: row[name] for name in columns if name in row}
         for name, value in kept.items():
-            if name in lists and isinstance(value, list):
-                odd = next((each for each in value if isinstance(each, list | dict)), None)
-                why = "has an element that is neither text nor a number"
-            else:
-                odd = value if isinstance(value, list | dict) else None
-                why = "is neither text nor a number"
-            if odd is not None:
-                where = f"rows: row {len(rows) + 1}, column {name!r}"
-                raise Refused(400, f"{where}: {shown(value)} {why}")
+            _require_plain(value, len(rows), name, lists)
         rows.append(kept)
         if text.skip("]"):
             return rows
         if not text.skip(","):
             text.fail("expecting , or ]")
+
+
+def _columns(
+    text: "_Text", columns: Sequence[str], max_rows: int, lists: Collection[str]
+) -> dict[str, list[Any]]:
+    if not text.skip("{"):
+        text.value()
+        raise Refused(400, _FORM)
+    found: dict[str, list[Any]] = {}
+    for name in _keys(text):
+        values = text.value(f"column {shown(name)}")
+        if name not in columns:
+            continue
+        if not isinstance(values, list):
+            raise Refused(400, f"columns: {name}: {shown(values)} is not a list of values")
+        if not values:
+            raise Refused(400, f"columns: {name}: empty; give at least one row")
+        if len(values) > max_rows:
+            raise Refused(413, f"columns: more than the {max_rows} rows that a request may have")
+        for row, value in enumerate(values):
+            _require_plain(value, row, name, lists)
+        found[name] = values
+    return found
+
+
+def _require_plain(value: Any, row: int, name: str, lists: Collection[str]) -> None:
+    if name in lists and isinstance(value, list):
+        odd = next((each for each in value if isinstance(each, list | dict)), None)
+        why = "has an element that is neither text nor a number"
+    else:
+        odd = value if isinstance(value, list | dict) else None
+        why = "is neither text nor a number"
+    if odd is not None:
+        raise Refused(400, f"rows: row {row + 1}, column {name!r}: {shown(value)} {why}")
 
 
 class _Text:

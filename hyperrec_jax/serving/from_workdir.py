@@ -13,7 +13,7 @@ from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.list_scorer import ListScorer
+from hyperrec_jax.evaluation.list_scorer import ListScorer, centre
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.models.decoding import decode, encode
 from hyperrec_jax.serving.predictor import Predictor
@@ -35,7 +35,8 @@ def make_scores(model: MultiTaskModel, schema: Schema) -> dict[str, Callable[...
     Returns:
       `grid`: from preferences `[preference, goal]` to `[preference, row, goal]`; the first axis has
       length 1 where the model ignores them. `each`: from one preference per row, `[row, goal]`, to
-      `[row, goal]`.
+      `[row, goal]`. `both`, of models that take a preference: from one per row to outputs under it
+      and under equal weights, `[2, row, goal]`.
     """
 
     names = [column.name for column in input_columns(schema)]
@@ -52,7 +53,15 @@ def make_scores(model: MultiTaskModel, schema: Schema) -> dict[str, Callable[...
         features = encode(model, variables, dict(zip(names, inputs, strict=True)))
         return decode(model, variables, features, preferences)
 
-    return {"grid": grid, "each": each}
+    def both(variables: Any, *arrays: jax.Array) -> jax.Array:
+        *inputs, preferences = arrays
+        features = encode(model, variables, dict(zip(names, inputs, strict=True)))
+        own = model.apply(variables, features, preferences, False, method="decode")
+        equal = decode(model, variables, features, jnp.asarray(centre(model.num_tasks))[None])[0]
+        return jnp.stack([cast(jax.Array, own).astype(jnp.float32), equal])
+
+    scores = {"grid": grid, "each": each}
+    return scores | {"both": both} if model.conditioned else scores
 
 
 def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) -> Predictor:
@@ -79,6 +88,7 @@ def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) 
         versions=workdirs.load_versions(workdir),
         scorer=list_scorer_or_none(trained, store),
         identity=f"{workdir.resolve().name}@step{trained.progress.best_step}",
+        both=scores.get("both"),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.serving.preprocess import RawRows, column_of, to_table
+from hyperrec_jax.serving.raw_rows import RawRows, column_of, to_table
 
 
 def group_ids(
@@ -16,7 +16,7 @@ def group_ids(
     """The list that each row belongs to, as integers.
 
     Args:
-      rows: A frame, an Arrow table, or one dictionary for each row.
+      rows: A frame, an Arrow table, one dictionary for each row, or a dictionary of columns.
       group: The column that names the list, or a value for each row; None for no lists.
       num_rows: Number of rows.
       optional: Whether the column may be missing.

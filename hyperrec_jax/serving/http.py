@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.batching import Batcher
 from hyperrec_jax.serving.bodies import BodyReader
-from hyperrec_jax.serving.decoding import decode_request
+from hyperrec_jax.serving.decoding import decode_quickly, decode_request
 from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
@@ -54,7 +55,8 @@ def create_app(
     measures = Measures(predictor.preprocess.schema)
     bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
     measures.body_bytes.set_function(lambda: bodies.held)
-    columns, several = list(predictor.preprocess.column_types()), predictor.preprocess.several()
+    preprocess = predictor.preprocess
+    columns, several = list(preprocess.column_types()), preprocess.several()
     in_flight = 0  # requests without an answer yet
     received = 0  # those of them whose body is here
     measures.in_flight.set_function(lambda: in_flight)
@@ -78,8 +80,13 @@ def create_app(
         decoders.shutdown(wait=False, cancel_futures=True)
 
     def decode(body: bytearray) -> tuple[Encoded, Any]:
+        quick = decode_quickly(body, limits.max_rows) if preprocess.has_quick else None
+        if quick is not None:
+            encoded = preprocess.look_up(quick[0])
+            if encoded is not None:
+                return encoded, quick[1]
         rows, preference = decode_request(body, columns, limits.max_rows, several)
-        return predictor.preprocess(rows), preference
+        return preprocess.exact(rows), preference
 
     async def decoded(body: bytearray) -> tuple[Encoded, Any]:
         try:
@@ -111,13 +118,14 @@ def create_app(
             now, segment = datetime.now(UTC), request.query_params.get("segment")
             if not requests.add(Logged(now, segment, policy, preference, rows, scores)):
                 measures.requests_logged(False, 1)
-        result = {"tasks": predictor.tasks, "scores": scores.probabilities.tolist()}
+        result = {"tasks": predictor.tasks, "scores": np.ascontiguousarray(scores.probabilities)}
         if scores.score is not None:  # the rows of a request are one list
             order = np.argsort(-scores.score, kind="stable")
-            result |= {"score": scores.score.tolist(), "order": order.tolist()}
+            result |= {"score": np.ascontiguousarray(scores.score), "order": order}
         if policy is not None:
             result["policy"] = policy
-        return JSONResponse(result)
+        content = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Response(content, media_type="application/json")
 
     async def predict(request: Request) -> Response:
         nonlocal in_flight
@@ -185,7 +193,10 @@ async def _watch_loop(measures: Measures) -> None:
 
 
 def _warm_up(predictor: Predictor) -> None:
-    """Compiles the model for every number of rows that will occur."""
+    """Builds the tables of values, and compiles the model for every number of rows that will
+    occur."""
+    if predictor.preprocess.has_quick:
+        _ = predictor.preprocess.quick
     for rows in ROW_BUCKETS:
         predictor.score_each(
             Encoded.zeros(predictor.preprocess.schema, rows),

@@ -33,15 +33,19 @@ class UnseenShares:
         self._counts = np.zeros(len(schema.id_fields), np.int64)
         self._high = np.zeros(len(schema.id_fields), bool)
 
-    def add(self, rows: Encoded) -> np.ndarray:
+    def add(self, rows: int, unseen: np.ndarray) -> np.ndarray:
         """Takes note of rows, and warns of a field whose share has become high.
+
+        Args:
+          rows: Number of rows, one or more.
+          unseen: How many of them have a value that training never saw, `[field]`.
 
         Returns:
           The shares `[field]` in the last rows, these included.
         """
-        self._recent.append((len(rows), rows.unseen))
-        self._rows += len(rows)
-        self._counts += rows.unseen
+        self._recent.append((rows, unseen))
+        self._rows += rows
+        self._counts += unseen
         while self._rows - self._recent[0][0] >= UNSEEN_ROWS:
             gone, counts = self._recent.popleft()
             self._rows -= gone
@@ -116,9 +120,10 @@ class Measures:
         )
         self._fields = [field.name for field in schema.id_fields]
         self._shares = UnseenShares(schema)
-        for field in self._fields:  # there from the beginning, at zero
-            self._unseen.labels(field)
-            self._share.labels(field)
+        # There from the beginning, at zero.
+        self._unseen_of = [self._unseen.labels(field) for field in self._fields]
+        self._share_of = [self._share.labels(field) for field in self._fields]
+        self._last_shares = np.zeros(len(self._fields))
 
     def policy_read(self, taken: bool) -> None:
         """Counts a change of the policy's file, by whether the new policy was taken."""
@@ -131,11 +136,13 @@ class Measures:
     def scored(self, rows: Encoded) -> None:
         """Counts scored rows, one or more, and what of them training never saw."""
         self.rows.inc(len(rows))
-        shares = self._shares.add(rows)
-        for field, count, share in zip(self._fields, rows.unseen, shares, strict=True):
-            self._unseen.labels(field).inc(int(count))
-            self._share.labels(field).set(float(share))
+        unseen = rows.unseen
+        self._last_shares = self._shares.add(len(rows), unseen)
+        for field in np.flatnonzero(unseen):
+            self._unseen_of[field].inc(int(unseen[field]))
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
+        for gauge, share in zip(self._share_of, self._last_shares, strict=True):
+            gauge.set(float(share))
         return generate_latest(self.registry)

@@ -16,12 +16,15 @@ from hyperrec_jax.goals.losses import predict_all
 from hyperrec_jax.preference.grid import normalise
 from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.groups import group_ids
-from hyperrec_jax.serving.preprocess import Preprocessor, RawRows
+from hyperrec_jax.serving.preprocess import Preprocessor
+from hyperrec_jax.serving.raw_rows import RawRows
 from hyperrec_jax.serving.refusal import shown
 
 ROW_BUCKETS = (8, 32, 128, 512, 2048)
 """Rows a call of the compiled model: a chunk is padded to one of these, so that no more than so
 many shapes are ever compiled."""
+CALL_ROWS = 32
+"""What a call costs beside its rows, in rows, when rows are divided into calls."""
 PREFERENCE_BUCKETS = (1, 8)
 """The same for preferences."""
 
@@ -65,6 +68,9 @@ class Predictor:
       grid: Scores all rows under each of some preferences `[preference, goal]`:
         `[preference, row, goal]`.
       each: Scores each row under its own preference `[row, goal]`: `[row, goal]`.
+      both: Scores each row under its own preference `[row, goal]` and under equal weights, in that
+        order, with one encoding of the rows: `[2, row, goal]`. None where the model takes no
+        preference or an earlier release exported it.
       conditioned: Whether the model takes a preference at all.
       config: What it was trained with.
       versions: Versions of the packages that made it.
@@ -82,6 +88,7 @@ class Predictor:
     versions: dict[str, Any]
     scorer: ListScorer | None = None
     identity: str = ""
+    both: Score | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -230,14 +237,18 @@ class Predictor:
         """What the model says of encoded rows, each under its own preference `[row, goal]`: how a
         server scores requests of many callers at once.
 
-        A model whose lists are made of predictions at the centre is asked twice.
+        A model whose lists are made of predictions at the centre decodes its rows for both.
         """
-        logits = self._logits_each(batch, preferences)
         if self.scorer is None:
+            logits = self._logits_each(self.each, batch, preferences)
             return Scored(self._predictions(logits), None)
-        asked = self.scorer.asked(preferences)
-        same = not self.conditioned or np.array_equal(asked, preferences)
-        central = logits if same else self._logits_each(batch, asked)
+        if not self.conditioned or self.scorer.place() == "preference":
+            central = logits = self._logits_each(self.each, batch, preferences)
+        elif self.both is not None:
+            logits, central = self._logits_each(self.both, batch, preferences)
+        else:
+            logits = self._logits_each(self.each, batch, preferences)
+            central = self._logits_each(self.each, batch, self.scorer.asked(preferences))
         return Scored(self._predictions(logits), self.scorer.score(central, preferences))
 
     def _predictions(self, logits: np.ndarray) -> np.ndarray:
@@ -246,7 +257,7 @@ class Predictor:
 
     def _logits(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         result = np.empty((len(preferences), len(batch), self._width), np.float32)
-        for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
+        for rows in _row_chunks(len(batch)):
             arrays = _padded_rows(batch, rows)
             for chosen in _chunks(len(preferences), PREFERENCE_BUCKETS[-1]):
                 logits = np.asarray(
@@ -258,13 +269,14 @@ class Predictor:
                 ]
         return result
 
-    def _logits_each(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
-        result = np.empty((len(batch), self._width), np.float32)
-        for rows in _chunks(len(batch), ROW_BUCKETS[-1]):
+    def _logits_each(self, score: Score, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
+        """Outputs of `each`, `[row, output]`, or of `both`, `[2, row, output]`."""
+        parts = []
+        for rows in _row_chunks(len(batch)):
             arrays = _padded_rows(batch, rows)
-            logits = np.asarray(self.each(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
-            result[rows] = logits[: rows.stop - rows.start]
-        return result
+            logits = np.asarray(score(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
+            parts.append(logits[..., : rows.stop - rows.start, :])
+        return np.concatenate(parts, axis=-2)
 
 
 def require_finite(predictions: np.ndarray, where: str, first: int = 0) -> None:
@@ -291,9 +303,39 @@ def _chunks(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
+@functools.cache
+def _calls(rows: int) -> tuple[int, ...]:
+    """Rows of each call, of which only the last is padded, so that little time is lost: 600 rows
+    go as 512 and 88, in buckets of 512 and 128, where one call would have 2,048."""
+
+    def cost(calls: tuple[int, ...]) -> int:
+        return sum(CALL_ROWS + _bucket(call) for call in calls)
+
+    larger = [(rows,)] if rows <= ROW_BUCKETS[-1] else []
+    smaller = [bucket for bucket in ROW_BUCKETS if bucket < rows][-1:]
+    divided = [(bucket, *_calls(rows - bucket)) for bucket in smaller]
+    return min(larger + divided, key=cost)
+
+
+def _bucket(rows: int) -> int:
+    return next(bucket for bucket in ROW_BUCKETS if bucket >= rows)
+
+
+def _row_chunks(total: int) -> list[slice]:
+    """The rows of each call of the model; one call at least."""
+    largest = ROW_BUCKETS[-1]
+    full = max(0, (total - 1) // largest) * largest
+    stops = [*range(largest, full + 1, largest)]
+    for rows in _calls(total - full):
+        stops.append((stops[-1] if stops else 0) + rows)
+    return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+
+
 def _padded(values: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
     """Repeats the first row until the length is that of a bucket."""
     size = next(bucket for bucket in buckets if bucket >= len(values))
+    if size == len(values):
+        return values
     return np.concatenate([values, np.repeat(values[:1], size - len(values), axis=0)])
 
 

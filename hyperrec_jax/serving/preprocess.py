@@ -1,16 +1,17 @@
 """Raw rows, in whatever table they come, to the arrays that a model reads."""
 
-import bisect
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.chunk import shortened, shown
+from hyperrec_jax.data.chunk import shown
 from hyperrec_jax.data.encode import ValueEncoder, scale_vectors
 from hyperrec_jax.data.multivalued import cut_to_length, padded, to_lists, to_vectors
 from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema, VectorField
@@ -18,21 +19,12 @@ from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbe
 from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.encoded import Encoded
+from hyperrec_jax.serving.quick import QuickEncoder
+from hyperrec_jax.serving.raw_rows import RawRows, column_of, wanted_columns
 
-
-class ArrowStream(Protocol):
-    """A frame that speaks the Arrow PyCapsule protocol: pandas, Polars, DuckDB, Arrow itself."""
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
-
-
-_MOST_BITS = 4096
-"""Bits of the largest integer that is written: Python writes none of arbitrary length."""
 _INTEGER_OR_NOTHING = "^(-?[0-9]+)?$"
+_INTEGERS = 2.0**63
 _TOO_LARGE = "is too large; a model reads numbers as float32"
-
-RawRows = ArrowStream | Sequence[Mapping[str, Any]]
-"""A frame, an Arrow table, or one dictionary per row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +82,48 @@ class Preprocessor:
         """The columns that may have missing values where a reader of files asks for numbers."""
         return [field.name for field in self.schema.numerical if field.missing is not None]
 
+    @property
+    def has_quick(self) -> bool:
+        """Whether `look_up` ever encodes: fields of one value alone have tables."""
+        return not (self.schema.multivalued or self.schema.vectors)
+
+    @functools.cached_property
+    def quick(self) -> QuickEncoder:
+        """What encodes a few rows; its tables are built when it is first asked for."""
+        return QuickEncoder(self.schema, self.vocabulary)
+
     def __call__(self, rows: RawRows, where: str = "rows", first: int = 0) -> Encoded:
+        """As `exact`, by look-ups where values are plain: equal bit for bit, and messages too."""
+        encoded = self.look_up(rows)
+        return self.exact(rows, where, first) if encoded is None else encoded
+
+    def look_up(self, rows: RawRows) -> Encoded | None:
+        """As `exact` for dictionaries of plain values; None where it must be asked."""
+
+        def exact_ids(index: int, values: list[Any]) -> np.ndarray | None:
+            if any(type(value) is float and not abs(value) < _INTEGERS for value in values):
+                return None  # a decoder may have made it from an integer of more digits
+            field = self.schema.categorical[index]
+            column = _Column(column_of(values, field.name, "rows", 0), field.name, "rows", 0)
+            encode = self._encoders[self.schema.table_of(field)]
+            return encode(column.ids(self.values_of(field).type))
+
+        if not self.has_quick:
+            return None
+        encoded = None
+        with contextlib.suppress(UserError):  # told by the exact rules, which find the first one
+            if type(rows) is list and rows and set(map(type, rows)) == {dict}:
+                encoded = self.quick.rows(rows, exact_ids)
+            elif type(rows) is dict and set(map(type, rows.values())) == {list}:
+                encoded = self.quick.columns(rows, exact_ids)
+        return None if encoded is None else Encoded(*encoded)
+
+    def exact(self, rows: RawRows, where: str = "rows", first: int = 0) -> Encoded:
         """Encodes rows; values that training never saw get the out-of-vocabulary id 0.
 
         Args:
-          rows: A frame, an Arrow table, or one dictionary per row; other columns are ignored.
+          rows: A frame, an Arrow table, one dictionary per row, or a dictionary of columns; other
+            columns are ignored.
           where: What the rows are, for messages.
           first: Number of the first row, for messages.
 
@@ -102,7 +131,7 @@ class Preprocessor:
           UserError: a column is missing, an id is not of the field's type, or a number is
             not finite, not a number, or missing in a column that has nothing for that.
         """
-        columns = _columns(rows, self.column_types(), where, first)
+        columns = wanted_columns(rows, self.column_types(), where, first)
         num_rows = len(next(iter(columns.values())))
         categorical = np.empty((num_rows, len(self.schema.categorical)), np.int32)
         for index, field in enumerate(self.schema.categorical):
@@ -212,120 +241,3 @@ class _Column:
 
 def _fits_integer(value: Any) -> bool:
     return value is None or -(2**63) <= int(value) < 2**63
-
-
-def to_table(rows: RawRows, where: str = "rows") -> pa.Table:
-    """Rows as an Arrow table.
-
-    Args:
-      rows: A frame, an Arrow table, or one dictionary per row.
-      where: What the rows are, for messages.
-
-    Raises:
-      UserError: they are none of these, or a column is of several types.
-    """
-    try:
-        if hasattr(rows, "__arrow_c_stream__") or isinstance(rows, pa.RecordBatch):
-            return pa.table(rows)
-    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-        raise UserError(f"{where}: no table ({' '.join(str(error).split())})") from error
-    rows = _require_dictionaries(rows, where)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {n: column_of([row.get(n) for row in rows], n, where, 0) for n in names}
-    try:
-        return pa.table(columns)
-    except (ValueError, TypeError) as error:  # a name that is no text
-        raise UserError(f"{where}: no table ({' '.join(ascii(error).split())})") from error
-
-
-def _require_dictionaries(rows: Any, where: str) -> list[Mapping[str, Any]]:
-    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
-        raise UserError(
-            f"{where}: give a pandas or Polars frame, an Arrow table, or a list with a dictionary "
-            f"a row, not {type(rows).__name__}"
-        )
-    return list(rows)
-
-
-def _columns(
-    rows: RawRows, wanted: Mapping[str, pa.DataType], where: str, first: int
-) -> dict[str, pa.Array]:
-    """The wanted columns, whole, in whatever type they come."""
-    if not isinstance(rows, Sequence):
-        table = to_table(rows, where)
-        missing = [name for name in wanted if name not in table.column_names]
-        if missing:
-            raise UserError(
-                f"{where}: lack column {missing[0]!r}; they have {', '.join(table.column_names)}"
-            )
-        repeated = [name for name in wanted if table.column_names.count(name) > 1]
-        if repeated:
-            raise UserError(f"{where}: have column {repeated[0]!r} twice; rename one of them")
-        return {name: table[name].combine_chunks() for name in wanted}
-    _require_dictionaries(rows, where)
-    for number, row in enumerate(rows, first + 1):
-        missing = [name for name in wanted if name not in row]
-        if missing:
-            raise UserError(f"{where}: row {number} lacks column {missing[0]!r}")
-    return {name: column_of([row[name] for row in rows], name, where, first) for name in wanted}
-
-
-def column_of(values: list[Any], name: str, where: str, first: int) -> pa.Array:
-    """Values as one column, of whatever type they have in common.
-
-    Raises:
-      UserError: they have none.
-    """
-    try:
-        array = _plain_array(values)
-        if pa.types.is_timestamp(array.type) and any(getattr(v, "nanosecond", 0) for v in values):
-            # Arrow cuts the nanoseconds of pandas' time stamps off; their text has them.
-            valid = array.is_valid().to_pylist()
-            texts = [v.isoformat() if ok else None for v, ok in zip(values, valid, strict=True)]
-            return pa.array(texts, pa.string())
-        return array
-    except UnicodeEncodeError:
-        odd = next(row for row, value in enumerate(values) if not _agree([value]))
-        raise UserError(
-            f"{where}: row {first + odd + 1}, column {name!r}: {shortened(values[odd])} is not "
-            "valid text: a half of a surrogate pair stands alone"
-        ) from None
-    except _NOT_OF_ONE_TYPE:
-        if all(map(_is_number, values)):
-            # Together too large for any one type of Arrow: their exact digits.
-            gaps = [value is None or value != value for value in values]
-            texts = [None if gap else repr(value) for gap, value in zip(gaps, values, strict=True)]
-            return pa.array(texts, pa.string())
-        odd = bisect.bisect_left(
-            range(len(values)), True, key=lambda row: not _agree(values[: row + 1])
-        )
-        kind = type(next(value for value in values if value is not None)).__name__
-        told = shortened(values[odd])
-        raise UserError(
-            f"{where}: row {first + odd + 1}, column {name!r}: {told} is not of the type of the "
-            f"rows before it ({kind}), or no value that a table can hold"
-        ) from None
-
-
-_NOT_OF_ONE_TYPE = (ValueError, TypeError, OverflowError, pa.ArrowException)
-
-
-def _plain_array(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except _NOT_OF_ONE_TYPE:
-        return pa.array(values, from_pandas=True)  # its signs for what is missing are nulls
-
-
-def _is_number(value: Any) -> bool:
-    if type(value) is int:
-        return value.bit_length() <= _MOST_BITS
-    return value is None or type(value) is float
-
-
-def _agree(values: list[Any]) -> bool:
-    try:
-        _plain_array(values)
-    except _NOT_OF_ONE_TYPE:
-        return False
-    return True

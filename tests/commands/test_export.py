@@ -1,5 +1,6 @@
 """The exported model against the training code, and in a process without it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hyperrec_jax
 from hyperrec_jax.commands.export import main
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.outputs import make_score_fn
 from hyperrec_jax.serving.export import export
+from hyperrec_jax.serving.predictor import ROW_BUCKETS, _row_chunks
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
@@ -59,6 +63,31 @@ def test_a_preference_a_row_is_as_a_preference_for_all(exported_model, rows):
     mixed = predictor.score_each(encoded, PREFERENCES[choice].astype(np.float32)).probabilities
     expected = predictor.predict(rows, PREFERENCES)[choice, np.arange(len(rows))]
     np.testing.assert_allclose(mixed, expected, rtol=0, atol=1e-6)
+
+
+def test_a_list_at_the_centre_is_decoded_beside_the_predictions(exported_model, rows):
+    """As by a model of an earlier release, which is asked twice."""
+    predictor = hyperrec_jax.load(exported_model)
+    assert predictor.both is not None
+    at = dict.fromkeys(predictor.scorer.at, "centre")
+    once = dataclasses.replace(predictor, scorer=dataclasses.replace(predictor.scorer, at=at))
+    twice = dataclasses.replace(once, both=None)
+    encoded = predictor.preprocess(rows)
+    preferences = PREFERENCES[np.arange(len(rows)) % len(PREFERENCES)].astype(np.float32)
+    for found, expected in zip(
+        once.score_each(encoded, preferences), twice.score_each(encoded, preferences), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@given(st.integers(1, 10_000))
+def test_rows_are_divided_into_calls_that_hold_them(rows):
+    chunks = _row_chunks(rows)
+    assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
+    assert chunks[-1].stop == rows
+    assert all(chunk.stop - chunk.start in ROW_BUCKETS for chunk in chunks[:-1])
+    padded = sum(min(b for b in ROW_BUCKETS if b >= c.stop - c.start) for c in chunks)
+    assert padded <= 2 * rows + ROW_BUCKETS[1]
 
 
 def test_results_do_not_depend_on_the_rows_beside(exported_model, rows):

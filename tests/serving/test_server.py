@@ -18,7 +18,6 @@ from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.listen import bind
 from hyperrec_jax.serving.measures import UNSEEN_ROWS, UnseenShares
 from hyperrec_jax.serving.predictor import Scored
-from hyperrec_jax.serving.preprocess import Encoded
 from tests.commands.test_serve import Client
 
 ROW = {"country": "at", "item": 7, "price": 1.0, "age": 41}
@@ -87,7 +86,7 @@ HUGE = "9" * 400
         ({"preference": "[null, 1]"}, "preference: weights are numbers"),
         ({"preference": "[NaN, 1]"}, "the body is not JSON (NaN"),
         ({"preference": f'"{"x" * 5000}"'}, "preference: 'xxxx"),
-        ({"\\ud800": "1"}, r"unknown key '\ud800'; there are rows and preference"),
+        ({"\\ud800": "1"}, r"unknown key '\ud800'; there are rows, columns and preference"),
         ({"k" * (2 << 20): "1"}, "the body is not JSON, or a part of it is longer"),
         ({"k" * 10_000: "1"}, "unknown key 'kkkk"),
     ],
@@ -262,7 +261,7 @@ def test_a_failure_is_counted_and_logged(monkeypatch, caplog):
 
 
 def test_latency_counts_the_wait_for_the_event_loop(monkeypatch):
-    decode, started = http.decode_request, threading.Event()
+    decode, started = http.decode_quickly, threading.Event()
 
     def slow(*arguments):  # a small body: in the event loop itself
         started.set()
@@ -272,7 +271,7 @@ def test_latency_counts_the_wait_for_the_event_loop(monkeypatch):
     with Client(http.create_app(linear_predictor())) as client, ThreadPoolExecutor() as pool:
         with client.send_head(len(BODY)) as one, client.send_head(len(BODY)) as two:
             until(lambda: metric(client, "hyperrec_requests_in_flight") == 2)
-            monkeypatch.setattr(http, "decode_request", slow)
+            monkeypatch.setattr(http, "decode_quickly", slow)
             first = pool.submit(client.get, "/predict", BODY)
             assert started.wait(30)  # the loop is blocked; both bodies come meanwhile
             for connection in (one, two):
@@ -313,7 +312,7 @@ def test_shares_are_those_of_the_last_rows(caplog):
     for _ in range(60):
         unseen = rng.random((int(rng.integers(1, 200)), 2)) < [0.05, 0.1]
         history = np.concatenate([history, unseen])
-        found = shares.add(Encoded(np.where(unseen, 0, 3), np.zeros((len(unseen), 2))))
+        found = shares.add(len(unseen), unseen.sum(axis=0))
         ends = [history[-size:].mean(axis=0) for size in range(UNSEEN_ROWS, UNSEEN_ROWS + 200)]
         if len(history) >= UNSEEN_ROWS:
             assert any(np.allclose(found, end) for end in ends)
