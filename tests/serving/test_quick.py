@@ -1,5 +1,6 @@
 """Encoding by look-ups: equal to the exact rules bit for bit, in results and in messages."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.data.schema import (
+    CategoricalField,
+    MultivaluedField,
+    NumericalField,
+    Schema,
+    VectorField,
+)
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import Preprocessor, quick
 from hyperrec_jax.serving.decoding import decode_quickly, decode_request
@@ -20,6 +27,7 @@ SCHEMA = Schema(
     categorical=(
         CategoricalField("country", len(TEXTS) + 1),
         CategoricalField("item", 6),
+        CategoricalField("last", 6, shares="item"),
         CategoricalField("shop", 4),
     ),
     numerical=(
@@ -31,10 +39,12 @@ SCHEMA = Schema(
 )
 VOCABULARY = (pa.array(TEXTS), pa.array([-1, 0, 1, 7, 12]), pa.array(["a", "b", "c"]))
 PREPROCESS = Preprocessor(SCHEMA, VOCABULARY)
+ROW = {"country": "at", "item": 7, "last": 12, "shop": "c", "price": 2.5, "age": 1, "stock": 3}
 
 PLAIN = {
     "country": st.sampled_from(TEXTS) | st.none() | st.text("ab1.e- TrueNN", max_size=5),
     "item": st.integers(-2, 13) | st.none(),
+    "last": st.integers(-2, 13) | st.none(),
     "shop": st.sampled_from("abcd"),
     "price": st.floats(0, 1e6) | st.integers(0, 1000),
     "age": st.floats(-50, 100) | st.none() | st.just(float("nan")),
@@ -90,21 +100,51 @@ def test_rows_and_columns_are_the_same(rows):
 def test_plain_rows_need_no_exact_rules(monkeypatch):
     monkeypatch.setattr(Preprocessor, "exact", lambda *_: pytest.fail("asked"))
     rows = [
-        {"country": "at", "item": 7, "shop": "c", "price": 2.5, "age": None, "stock": 3},
-        {"country": "unseen", "item": 99, "shop": "d", "price": 1, "age": 30, "stock": 0},
+        ROW | {"age": None},
+        {"country": "unseen", "item": 99, "last": 0, "shop": "d"}
+        | {"price": 1, "age": 30, "stock": 0},
     ]
     encoded = PREPROCESS([row | {"more": [1]} for row in rows])
     at = TEXTS.index("at") + 1
-    assert encoded.categorical.tolist() == [[at, 4, 3], [0, 0, 0]]
+    assert encoded.categorical.tolist() == [[at, 4, 5, 3], [0, 0, 2, 0]]
     np.testing.assert_allclose(encoded.numerical[:, 1], [(38.5 - 40.1) / 3.7, (30 - 40.1) / 3.7])
 
 
 def test_a_field_of_many_values_has_no_table(monkeypatch):
-    rows = [{"country": "at", "item": 7, "shop": "c", "price": 2.5, "age": 1, "stock": 3}]
     monkeypatch.setattr(quick, "LARGEST_TABLE", 4)
     small = Preprocessor(SCHEMA, VOCABULARY)
-    assert small.quick._tables[:2] == [None, None]
-    assert outcome(small.look_up, rows) == outcome(PREPROCESS.exact, rows)
+    assert small.quick._tables[:3] == [None, None, None]
+    assert outcome(small.look_up, [ROW]) == outcome(PREPROCESS.exact, [ROW])
+
+
+TAGS = MultivaluedField("tags", "set", 4, 3, "mean", shares="shop")
+
+
+@pytest.mark.parametrize(
+    ("fields", "given"),
+    [
+        ({"multivalued": (TAGS,)}, {"tags": ["a", "d"]}),
+        ({"vectors": (VectorField("picture", 2),)}, {"picture": [0.5, 1.0]}),
+    ],
+)
+def test_lists_of_values_are_left_to_the_exact_rules(fields, given):
+    preprocess = Preprocessor(dataclasses.replace(SCHEMA, **fields), VOCABULARY)
+    row = ROW | given
+    assert not preprocess.has_quick
+    assert preprocess.look_up([row]) is None
+    columns, lists = list(preprocess.column_types()), preprocess.several()
+    several = {name: [value, value] for name, value in row.items()}
+    for body in ({"rows": [row, row]}, {"columns": several}):
+        rows, _ = decode_request(json.dumps(body).encode(), columns, 2, lists)
+        encoded = preprocess(rows)
+        assert encoded.categorical.tolist() == 2 * PREPROCESS([ROW]).categorical.tolist()
+        for array in encoded.multivalued:
+            assert array.tolist() == 2 * [[1, 0, -1]]
+        for array in encoded.vectors:
+            assert array.tolist() == 2 * [[0.5, 1.0]]
+    odd = json.dumps({"columns": several | {lists[0]: [[1], [[2]]]}}).encode()
+    with pytest.raises(Refused, match=r"row 2, column .* has an element that is neither"):
+        decode_request(odd, columns, 2, lists)
 
 
 VALUES = st.one_of(
@@ -175,9 +215,8 @@ def test_what_is_wrong_with_columns_is_told(body, message):
 
 
 def test_columns_are_refused_by_name():
-    row = {"country": "at", "item": 7, "shop": "c", "price": 2.5, "age": 1, "stock": 3}
-    columns = {name: [value] * 2 for name, value in row.items()}
-    with pytest.raises(UserError, match="lack column 'item'; they have country, shop"):
+    columns = {name: [value] * 2 for name, value in ROW.items()}
+    with pytest.raises(UserError, match="lack column 'item'; they have country, last, shop"):
         PREPROCESS({name: values for name, values in columns.items() if name != "item"})
     with pytest.raises(UserError, match="column 'age' has 1 values, and column 'country' has 2"):
         PREPROCESS(columns | {"age": [1]})

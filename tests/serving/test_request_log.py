@@ -44,7 +44,7 @@ def test_a_file_has_what_was_asked_and_answered(tmp_path):
     assert first["id/item"] == encoded.categorical[:, 1].tolist()
     assert first["number/age"] == encoded.numerical[:, 1].tolist()
     scores = np.array(json.loads(told.text)["scores"])
-    assert first["prediction/buy"] == scores[:, 1].tolist()
+    assert first["prediction/buy"] == scores[:, 1].astype(np.float32).tolist()
     assert {k: first[k] for k in ("segment", "policy_version", "policy_preference", "reason")} == {
         "segment": "app",
         "policy_version": "3",

@@ -1,7 +1,9 @@
 """Sets, histories and vectors: trained, measured, exported and served."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -14,12 +16,14 @@ import hyperrec_jax
 from benchmarks.server_bodies import RunningApp
 from hyperrec_jax.config import defaults
 from hyperrec_jax.config.overrides import overridden
-from hyperrec_jax.config.resolve import resolve
+from hyperrec_jax.config.resolve import create_model, resolve
+from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.fresh import fresh_source
 from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import Preprocessor
+from hyperrec_jax.serving.from_workdir import make_scores
 from hyperrec_jax.serving.http import create_app
 from hyperrec_jax.serving.scoring_files import predict_file
 from hyperrec_jax.training.fresh import fresh_store
@@ -122,6 +126,9 @@ def test_a_server_takes_lists(log, exported):
         status, answer = app.post("/predict", [json.dumps({"rows": records}).encode()])
         assert status == 200, answer
         scores = json.loads(answer)["scores"]
+        columns = {name: [record[name] for record in records] for name in records[0]}
+        _, other = app.post("/predict", [json.dumps({"columns": columns}).encode()])
+        assert json.loads(other) == json.loads(answer)
         np.testing.assert_allclose(scores, exported.predict(rows), atol=1e-5)
         for name, value, why in (
             ("history", [[1]], "column 'history': [[1]] has an element that is neither text"),
@@ -136,6 +143,27 @@ def test_a_server_takes_lists(log, exported):
             assert why in json.loads(answer)["error"]
     finally:
         app.close()
+
+
+def test_one_encoding_of_lists_serves_predictions_and_their_order(store):
+    schema = dataclasses.replace(store.schema, tasks=("click", "buy"), goals=())
+    config = overridden(defaults.get_config().to_dict(), TINY_MODEL)
+    model = create_model(config, schema)
+    rows = store.split("test").slice(0, 5)
+    own = np.random.default_rng(0).dirichlet([1, 1], 5).astype(np.float32)
+    scores = make_scores(model, schema)
+    arrays = [rows[column.name] for column in input_columns(schema)]
+
+    @jax.jit
+    def both_and_each():
+        variables = model.init(jax.random.key(0), rows, own, False)
+        equal = np.full((5, 2), 0.5, np.float32)
+        expected = [scores["each"](variables, *arrays, weights) for weights in (own, equal)]
+        return scores["both"](variables, *arrays, own), expected
+
+    found, expected = both_and_each()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-4
 
 
 def as_text(frame):
