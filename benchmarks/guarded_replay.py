@@ -85,7 +85,7 @@ def replay(
       store: Its data.
       periods: The period of each test row, `[row]`.
       limit: Part of the baseline's NDCG that may be lost, in (0, 1).
-      confidence: Of the bound.
+      confidence: Level of the bound.
       resamples: Number of resamples.
       grid: Number of preferences that the search begins with.
     """

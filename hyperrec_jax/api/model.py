@@ -301,7 +301,7 @@ class Model(Trained):
         Args:
           preference: A weight for each goal, `[goal]`; None for equal weights.
           split: The rows to measure on.
-          confidence: Of the intervals, at least 0.5 and below 1.
+          confidence: Level of the intervals, at least 0.5 and below 1.
           resample_by: As for `suggest`.
 
         Returns:

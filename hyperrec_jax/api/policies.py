@@ -69,10 +69,10 @@ def policy_changes(
       now: From when on to compare, with its time zone; None for now.
       split: The rows to measure on.
       resamples: Number of bootstrap resamples, at least 2.
-      confidence: Of the intervals, in (0, 1).
+      confidence: Level of the intervals, in (0, 1).
 
     Returns:
-      One for each segment and time from which on the two differ in another way than before.
+      One for each segment and time from which the two differ in another way than before.
 
     Raises:
       UserError: the model's data is not there.
@@ -109,7 +109,7 @@ def policy_changes(
 def differences(
     before: Policy, after: Policy, now: Time
 ) -> list[tuple[str | None, Time, Decision, Decision]]:
-    """Segments and times from which on two policies decide differently, and their decisions."""
+    """Segments and times from which two policies decide differently, and their decisions."""
     ends = [end for rule in (*before.rules, *after.rules) for end in (rule.start, rule.end)]
     moments = sorted({now, *(end for end in ends if end is not None and end > now)})
     found = []

@@ -90,7 +90,7 @@ class Drift:
     Attributes:
       rows: Number of fresh rows.
       reference_rows: Number of the test rows of training.
-      confidence: Of the bounds, over all checks of a kind at once.
+      confidence: Level of the bounds, over all checks of a kind at once.
       checks: All that was looked at.
     """
 
@@ -145,8 +145,8 @@ def front_checks(
     Args:
       measures: The main measures.
       preferences: `[preference, goal]`.
-      before: Of the test rows of training.
-      now: Of the fresh rows, on other resamples: the two are independent.
+      before: Measures of the test rows of training.
+      now: Measures of the fresh rows, on other resamples: the two are independent.
       limit: The part.
       confidence: That all bounds hold at once.
     """
@@ -161,9 +161,30 @@ def front_checks(
 
     values = change(now.values, before.values)
     low, high = _bounds(values, change(now.samples, before.samples), confidence)
+    return _checks("front", measures, preferences, before, now, values, (low, high), limit)
+
+
+def _checks(
+    kind: str,
+    measures: Sequence[Measure],
+    preferences: Floats,
+    before: Measured,
+    now: Measured,
+    change: Floats,
+    bounds: tuple[Floats, Floats],
+    limit: float,
+) -> list[Check]:
+    """One check for each measure and preference: an alarm where all of an interval is too low.
+
+    Args:
+      change: `[preference, measure]`, higher is better; NaN where there is nothing to check.
+      bounds: Its interval's ends.
+      limit: Loss that is allowed.
+    """
+    low, high = bounds
     return [
         Check(
-            "front",
+            kind,
             measure.name,
             written(preferences[row]),
             float(before.values[row, place]),
@@ -175,7 +196,7 @@ def front_checks(
         )
         for place, measure in enumerate(measures)
         for row in range(len(preferences))
-        if math.isfinite(values[row, place])
+        if math.isfinite(change[row, place])
     ]
 
 
@@ -190,22 +211,7 @@ def calibration_checks(
     """Whether predicted over observed is farther from 1 than a limit; see `front_checks`."""
     merit = -np.abs(now.values - 1)
     low, high = _bounds(merit, -np.abs(now.samples - 1), confidence)
-    return [
-        Check(
-            "calibration",
-            measure.name,
-            written(preferences[row]),
-            float(before.values[row, place]),
-            float(now.values[row, place]),
-            float(low[row, place]),
-            float(high[row, place]),
-            -limit,
-            ALARM if high[row, place] < -limit else FINE,
-        )
-        for place, measure in enumerate(measures)
-        for row in range(len(preferences))
-        if math.isfinite(merit[row, place])
-    ]
+    return _checks("calibration", measures, preferences, before, now, merit, (low, high), limit)
 
 
 def guard_checks(
@@ -222,7 +228,7 @@ def guard_checks(
       guards: The guards.
       columns: The place of each guard's measure.
       preference: `[goal]`.
-      before: Of the preference and the baseline, two rows, on the test rows of training.
+      before: Measures of the preference and the baseline, two rows, on the test rows of training.
       now: The same on the fresh rows.
       confidence: That all bounds hold at once.
     """

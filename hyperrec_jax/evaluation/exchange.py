@@ -25,7 +25,7 @@ class ExchangeRate(NamedTuple):
       rate: Merit of `paid` lost for one unit of merit of `gained`; NaN where the gain is within
         the noise, so that there is no rate.
       low, high: Its interval.
-      confidence: Of the interval.
+      confidence: Level of the interval.
     """
 
     gained: str
@@ -90,10 +90,10 @@ def exchange_rates(
 
     Args:
       pairs: From `steps_around`.
-      measured: Of the preferences from there.
+      measured: Measures of the preferences from there.
       mains: The main measure of each goal.
       columns: Its place among those measured, by goal.
-      confidence: Of the intervals, in (0, 1).
+      confidence: Level of the intervals, in (0, 1).
 
     Returns:
       For each pair the price of the first goal in the second. There is no rate where the interval

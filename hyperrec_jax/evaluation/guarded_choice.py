@@ -83,7 +83,7 @@ class Search(NamedTuple):
 
     Attributes:
       preferences: `[preference, goal]`.
-      measured: Of them.
+      measured: Measures of them.
       checked: Their guards.
       chosen: Position of the choice.
       by_estimate: Position of the choice by estimates alone; None where none seems to do.

@@ -26,7 +26,7 @@ class Row(NamedTuple):
       value: Its value under the preference.
       guard: The guard that it is held to; None for the goal.
       change: Change of merit in the unit of the guard; of the goal the difference.
-      low, high: Of a guard where it was chosen by: what the change exceeds with the confidence
+      low, high: Bounds of a guard, where one chose: what the change exceeds with the confidence
         asked for, and infinity. Else ends of an interval of that confidence.
     """
 
@@ -144,9 +144,9 @@ def rows_of(
       objective: The goal.
       guards: The guards.
       names: Names of the measures.
-      one: Of the preference, one row.
-      baseline: Of the baseline, one row, on the same resamples.
-      confidence: Of the intervals, in (0, 1).
+      one: Measures of the preference, one row.
+      baseline: Measures of the baseline, one row, on the same resamples.
+      confidence: Level of the intervals, in (0, 1).
       bounds: What each guard's change exceeds, `[guard]`; an interval by itself where None.
     """
     value, before = (float(objective.of(m.values, names)[0]) for m in (one, baseline))

@@ -165,7 +165,7 @@ class Guard:
         """The change of merit against the baseline, in the unit of the limit.
 
         Args:
-          values: Of the measure, `[...]`.
+          values: Values of the measure, `[...]`.
           baseline: Its values under the baseline, in a form that broadcasts to them.
         """
         against = np.asarray(baseline, np.float64)
@@ -243,8 +243,8 @@ def check(
     Args:
       guards: The guards.
       places: The column of each guard's measure.
-      measured: Of the preferences.
-      baseline: Of the one baseline, on the same resamples.
+      measured: Measures of the preferences.
+      baseline: Measures of the one baseline, on the same resamples.
       confidence: In (0, 1).
     """
     change = np.zeros((len(measured.values), len(guards)))

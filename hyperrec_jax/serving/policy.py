@@ -80,7 +80,7 @@ class Policy:
       rules: In the order of the file.
       default: Name of the preference where no rule applies.
       fallback: Name of the preference in place of one that may not be asked for; None to refuse it.
-      digest: Of the file's content.
+      digest: Hash of the file's content.
     """
 
     path: Path

@@ -21,7 +21,7 @@ class CompiledAhead:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        """Of a function that `jax.jit` returned."""
+        """Takes a function that `jax.jit` returned."""
         self._function: Any = function
         self._compiled: Any = None
         self._thread: threading.Thread | None = None

@@ -145,7 +145,7 @@ def exchange(
       trained: The model.
       store: Its data.
       preference: `[goal]`.
-      confidence: Of the intervals, in (0, 1).
+      confidence: Level of the intervals, in (0, 1).
       split: The rows to measure on.
       resample_by: As for `suggest_guarded`.
       resamples: Number of resamples, at least 100.

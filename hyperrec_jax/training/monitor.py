@@ -47,7 +47,7 @@ def monitor(
         and at five preferences of the grid.
       baseline: What guards compare with, `[goal]`; None for equal weights.
       limits: From where on a change is an alarm; None for the defaults.
-      confidence: Of the bounds, for all checks of a kind at once, at least 0.5 and below 1.
+      confidence: Level of the bounds, for all checks of a kind at once, at least 0.5 and below 1.
       resample_by: A categorical field whose rows are drawn together; None for lists, or rows.
       resamples: Number of resamples, at least 100.
 

@@ -34,7 +34,7 @@ Scale = tuple[np.ndarray, np.ndarray]
 """Mean and standard deviation of some numbers."""
 
 _FAR = 0.5
-"""Standard deviations, or their logarithm's change, from which on a shift is worth a line."""
+"""Standard deviations, or their logarithm's change, from which a shift is worth a line."""
 
 
 class WarmStart(NamedTuple):
