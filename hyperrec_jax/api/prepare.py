@@ -31,6 +31,7 @@ def prepare(
     sets: Sequence[str | Mapping[str, Any]] = (),
     sequences: Sequence[str | Mapping[str, Any]] = (),
     vectors: Sequence[Mapping[str, Any]] = (),
+    time: Sequence[str] = (),
     group: str | None = None,
     weight: str | None = None,
     split: Mapping[str, Any] | None = None,
@@ -58,6 +59,8 @@ def prepare(
       sequences: Columns of histories, newest last, such as
         `{"name": "history", "shares": "item_id", "max_length": 50}`.
       vectors: Columns of several numbers in a row, such as `{"name": "picture", "size": 64}`.
+      time: Columns of times, as ISO text, seconds or milliseconds since 1970, or time stamps. Each
+        becomes the hour and the day of the week in UTC, and the age in days.
       group: Column of the list that a row belongs to, such as a search; a group stays whole.
       weight: Column that says how much a row counts, numbers of at least 0.
       split: How to split by time, such as `{"by": "time", "column": "ts", "test": "7d",
@@ -97,6 +100,8 @@ def prepare(
     for key, entries in (("sets", sets), ("sequences", sequences), ("vectors", vectors)):
         if entries:
             values[key] = _entries(entries)
+    if time:
+        values["time"] = [time] if isinstance(time, str) else list(time)
     if weight is not None:
         values["weight"] = weight
     if split is not None:

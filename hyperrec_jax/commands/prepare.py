@@ -102,7 +102,11 @@ def _fields_of_several(store: Store) -> list[str]:
             f"{field.pooling}; rows with more, of which the {kept} are kept: "
             + (", ".join(f"{name} {rows:,}" for name, rows in cut.items() if rows) or "none")
         )
-    return lines + [f"vector {v.name}: {v.width} numbers" for v in store.schema.vectors]
+    lines += [f"vector {v.name}: {v.width} numbers" for v in store.schema.vectors]
+    return lines + [
+        f"time {t.name}: {', '.join(t.derived)}; the age counts back from {moment(t.newest)} (UTC)"
+        for t in store.schema.times
+    ]
 
 
 def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:

@@ -16,7 +16,7 @@ VERSION = 3
 """Version of a store that has no other fields than categorical and numerical ones."""
 
 VERSION_OF_MANY = 4
-"""Version of a store with multi-valued fields, vectors or shared vocabularies."""
+"""Version of a store with multi-valued fields, vectors, times or shared vocabularies."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -55,7 +55,8 @@ def signed_dtype(sizes: Sequence[int]) -> np.dtype:
 def version_of(schema: Schema) -> int:
     """The version of a store: the first program that can read it."""
     shared = any(field.shares for field in schema.categorical)
-    return VERSION_OF_MANY if schema.multivalued or schema.vectors or shared else VERSION
+    more = schema.multivalued or schema.vectors or schema.times or shared
+    return VERSION_OF_MANY if more else VERSION
 
 
 def input_columns(schema: Schema) -> tuple[Column, ...]:

@@ -13,6 +13,7 @@ from hyperrec_jax.data.staging import Part, progress_bar
 from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.data.survey import apply_log1p
 from hyperrec_jax.data.text import fits
+from hyperrec_jax.data.time_fields import with_ages
 from hyperrec_jax.errors import UserError
 
 
@@ -61,14 +62,15 @@ def encode_parts(
     log1p = np.array([field.log1p for field in schema.numerical], bool)
     mean = np.array([field.mean for field in schema.numerical])
     std = np.array([field.std for field in schema.numerical])
+    newest = [field.newest for field in schema.times]
     with progress_bar("encoding", sum(len(part) for part in parts)) as progress:
         for part in parts:
             start = 0
             for rows, splits in part.chunks():
-                numerical = rows.numerical
+                numerical = raw = with_ages(rows.numerical, newest)
                 if log1p.any() or mean.any() or np.any(std != 1):
                     numerical = (apply_log1p(numerical, log1p) - mean) / std
-                    _require_float32(numerical, rows.numerical, schema, f"{part.name} rows", start)
+                    _require_float32(numerical, raw, schema, f"{part.name} rows", start)
                 columns = {
                     "categorical": _stack(
                         [encode(v) for encode, v in zip(encoders, rows.categorical, strict=True)],

@@ -69,8 +69,10 @@ def fresh_source(path: Path, schema: Schema) -> Source:
     given = read_description(path)
     columns = {goal.field.name: goal.column for goal in given.goals}
     fields = {*given.categorical, *(column.name for column in given.numerical), *given.lists()}
+    fields |= {*given.times}
     wanted = [*(f.name for f in schema.id_fields), *(f.name for f in schema.numerical)]
-    wanted += [f.name for f in schema.vectors]
+    wanted = [name for name in wanted if name not in schema.derived]
+    wanted += [f.name for f in (*schema.vectors, *schema.times)]
     for what, names, there in (("field", wanted, fields), ("goal", schema.tasks, set(columns))):
         missing = [name for name in names if name not in there]
         if missing:
@@ -114,10 +116,11 @@ def describe_fresh(
         name=schema.source,
         files=files,
         test_fraction=0.0,
-        categorical=tuple(field.name for field in schema.categorical),
+        categorical=tuple(f.name for f in schema.categorical if f.name not in schema.derived),
         numerical=tuple(
             NumericalColumn(field.name, field.log1p, False, field.missing)
             for field in schema.numerical
+            if field.name not in schema.derived
         ),
         goals=tuple(
             GoalColumn(goal, columns.get(goal.name, goal.name), True) for goal in schema.goals
@@ -133,4 +136,5 @@ def describe_fresh(
             VectorColumn(field.name, field.width, separator=field.separator)
             for field in schema.vectors
         ),
+        times=tuple(field.name for field in schema.times),
     )

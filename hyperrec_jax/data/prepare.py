@@ -93,6 +93,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
                 for column in source.multivalued
             ),
             vectors=survey.vectors,
+            times=survey.times,
         )
         vocabulary = list(survey.vocabulary.values())
         with StoreWriter(output, schema, vocabulary, provenance) as writer:
@@ -126,6 +127,8 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         description.append(dict(source.shares))
         description += [dataclasses.asdict(column) for column in source.multivalued]
         description += [dataclasses.asdict(column) for column in source.vectors]
+    if source.time_columns:
+        description.append({"time": source.time_columns})
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 

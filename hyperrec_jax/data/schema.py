@@ -72,6 +72,31 @@ class VectorField:
 
 
 @dataclasses.dataclass(frozen=True)
+class TimeField:
+    """A column of times, which `data.time_fields` makes into two fields of ids and one of numbers.
+
+    Those are among the fields of the schema, after all others of their kind.
+
+    Attributes:
+      name: Column name.
+      newest: The newest time of the training rows, in microseconds since 1970.
+    """
+
+    name: str
+    newest: int
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Names of the fields that it becomes."""
+        return derived_names(self.name)
+
+
+def derived_names(time: str) -> tuple[str, str, str]:
+    """Names of the fields that a column of times becomes: two of ids, then one of numbers."""
+    return f"{time}_hour", f"{time}_weekday", f"{time}_age_days"
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A vocabulary and its embeddings, which one field or several use.
 
@@ -139,6 +164,7 @@ class Schema:
       weight: Name of the column of row weights, or None where every row counts the same.
       multivalued: Fields of any number of ids, in the order of the stored matrix of them.
       vectors: Fields of several numbers, in the order of the stored matrix of them.
+      times: Columns of times that some of the categorical and numerical fields are made of.
     """
 
     source: str
@@ -152,6 +178,7 @@ class Schema:
     weight: str | None = None
     multivalued: tuple[MultivaluedField, ...] = ()
     vectors: tuple[VectorField, ...] = ()
+    times: tuple[TimeField, ...] = ()
 
     def __post_init__(self) -> None:
         goals = self.goals or tuple(GoalField(name) for name in self.tasks)
@@ -182,6 +209,11 @@ class Schema:
     def table_of(self, field: CategoricalField | MultivaluedField) -> int:
         """Position among `tables` of the one that a field uses."""
         return [table.name for table in self.tables].index(field.shares or field.name)
+
+    @property
+    def derived(self) -> frozenset[str]:
+        """Names of the fields that are made of times and are no columns of raw rows."""
+        return frozenset(name for field in self.times for name in field.derived)
 
     @property
     def num_numerical(self) -> int:
@@ -219,10 +251,17 @@ class Schema:
                 VectorField(**f | {"mean": tuple(f["mean"]), "std": tuple(f["std"])})
                 for f in values.get("vectors", ())
             ),
+            times=tuple(TimeField(**f) for f in values.get("times", ())),
         )
 
 
-_LEFT_OUT = (("missing", None), ("shares", None), ("multivalued", ()), ("vectors", ()))
+_LEFT_OUT = (
+    ("missing", None),
+    ("shares", None),
+    ("multivalued", ()),
+    ("vectors", ()),
+    ("times", ()),
+)
 
 
 def _without_defaults(items: list[tuple[str, Any]]) -> dict[str, Any]:

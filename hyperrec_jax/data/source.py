@@ -18,7 +18,8 @@ class Rows:
 
     Attributes:
       categorical: Per field the values [row]: int64 or string, the same for all chunks.
-      numerical: Numbers [row, number], finite.
+      numerical: Numbers [row, number], finite; the last columns are the times of the time columns,
+        in microseconds since 1970, where the source has any (see `data.time_fields`).
       labels: [row, goal]; uint8 of 0 and 1 or, where the source may have other labels or none,
         float32 with NaN for a missing one; the same type for all chunks.
       groups: Group of each row, int64 [row], where the source has groups.
@@ -125,6 +126,8 @@ class Source:
         of its own.
       multivalued: The columns of sets and sequences.
       vectors: The columns of several numbers.
+      time_columns: The columns of times, whose fields are the last of `categorical` and of
+        `numerical`.
     """
 
     name: str
@@ -141,3 +144,4 @@ class Source:
     shares: Mapping[str, str] = dataclasses.field(default_factory=dict)
     multivalued: tuple[MultivaluedColumn, ...] = ()
     vectors: tuple[VectorColumn, ...] = ()
+    time_columns: tuple[str, ...] = ()

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hyperrec_jax.data.multivalued import cut_to_length
-from hyperrec_jax.data.schema import NumericalField, VectorField
+from hyperrec_jax.data.schema import NumericalField, TimeField, VectorField
 from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.staging import Part, progress_bar
+from hyperrec_jax.data.time_fields import with_ages
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals.metrics import auc
 
@@ -24,11 +25,13 @@ class Survey:
         the order of `Schema.tables`.
       numerical: Numbers and their scale.
       vectors: Vectors and their scale.
+      times: Columns of times and the newest of each.
     """
 
     vocabulary: dict[str, pa.Array]
     numerical: tuple[NumericalField, ...]
     vectors: tuple[VectorField, ...] = ()
+    times: tuple[TimeField, ...] = ()
 
 
 class _Distinct:
@@ -89,6 +92,8 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
     of_vectors = _Moments(sum(column.width for column in source.vectors))
     log1p = np.array([column.log1p for column in source.numerical], bool)
     counts: dict[str, int] = {}
+    times = _newest_times(source, train)
+    newest = [field.newest for field in times]
     with progress_bar("surveying the training rows", len(train)) as progress:
         for rows, splits in train.chunks():
             for name, chosen in splits.items():
@@ -97,7 +102,7 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
             if keep.any():
                 for table, values in _values_of_tables(source, rows, pa.array(keep)):
                     distinct[table].add(values)
-                moments.add(apply_log1p(rows.numerical[keep], log1p))
+                moments.add(apply_log1p(with_ages(rows.numerical[keep], newest), log1p))
                 if rows.vectors is not None:
                     of_vectors.add(rows.vectors[keep])
             progress.update(len(keep))
@@ -116,7 +121,22 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
             for i, column in enumerate(source.numerical)
         ),
         vectors=_scaled_vectors(source, of_vectors),
+        times=times,
     )
+
+
+def _newest_times(source: Source, train: Part) -> tuple[TimeField, ...]:
+    """The newest time of the training rows in each column of times."""
+    if not source.time_columns:
+        return ()
+    first = len(source.numerical) - len(source.time_columns)
+    newest = np.full(len(source.time_columns), -np.inf)
+    for rows, splits in train.chunks():
+        times = rows.numerical[splits["train"], first:]
+        newest = np.maximum(newest, times.max(axis=0, initial=-np.inf))
+    if not np.isfinite(newest).all():
+        return ()  # no training row, which is refused when all rows were counted
+    return tuple(map(TimeField, source.time_columns, newest.astype(np.int64).tolist()))
 
 
 def _require_rows(source: Source, counts: Mapping[str, int], wanted: Collection[str]) -> None:

@@ -3,7 +3,8 @@
   text        ISO 8601, such as `2026-01-31`, `2026-01-31 12:30:00` or `2026-01-31T12:30:00+02:00`;
               numbers may be text, too
   numbers     seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their
-              size; or numbers in a unit that is named, from any beginning
+              size, all of one column in the same unit; or numbers in a unit that is named, from
+              any beginning
   dates and time stamps of any unit
 
 A time without a zone is taken as UTC.
@@ -40,9 +41,10 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WITHOUT_UNIT = (
     "is no time: a number counts seconds, milliseconds, microseconds or nanoseconds since 1970, "
-    "from 1990 to 2200, unless split: names its unit; write dates as 2026-01-31"
+    "from 1990 to 2200, unless a split by time names its unit; write dates as 2026-01-31"
 )
-_MISSING = "is no time; every row needs one where a log is split by time"
+_MISSING = "is no time; every row needs one"
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 def to_times(values: pa.Array, unit: str | None = None) -> np.ndarray:
@@ -56,7 +58,7 @@ def to_times(values: pa.Array, unit: str | None = None) -> np.ndarray:
       int64 `[row]`.
 
     Raises:
-      UnreadableValue: A value is missing, or no time.
+      UnreadableValue: A value is missing, or no time, or a number of another unit than the first.
     """
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -111,15 +113,19 @@ def _of_numbers(numbers: np.ndarray, unit: str | None) -> np.ndarray:
         fine = np.abs(numbers.astype(np.float64)) < _MOST / scale
         _require(fine, "is no time: it is no finite number, or too large")
         return _scaled(numbers, scale)
-    times, told = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), bool)
-    for name in ("s", "ms", "us", "ns"):
-        scale = UNITS[name]
-        first, last = (year * SECOND / scale for year in (_YEAR_1990, _YEAR_2200))
-        chosen = (numbers >= first) & (numbers < last)
-        times[chosen] = _scaled(numbers[chosen], scale)
-        told |= chosen
-    _require(told, _WITHOUT_UNIT)
-    return times
+    if not len(numbers):
+        return np.zeros(0, np.int64)
+    units = np.full(len(numbers), "", "U2")
+    for name in _UNIT_NAMES:
+        first, last = (year * SECOND / UNITS[name] for year in (_YEAR_1990, _YEAR_2200))
+        units[(numbers >= first) & (numbers < last)] = name
+    _require(units != "", _WITHOUT_UNIT)
+    if (others := units != units[0]).any():
+        row = int(np.argmax(others))
+        told, before = _UNIT_NAMES[str(units[row])], _UNIT_NAMES[str(units[0])]
+        why = f"counts {told} since 1970, the rows before it {before}; write all in one unit"
+        raise UnreadableValue(row, why)
+    return _scaled(numbers, UNITS[str(units[0])])
 
 
 def _scaled(numbers: np.ndarray, scale: float) -> np.ndarray:
@@ -146,7 +152,10 @@ def _of_text(values: pa.Array, unit: str | None) -> np.ndarray:
 
 
 def _converted(texts: list[str], unit: str | None) -> np.ndarray:
-    if all(map(_NUMBER.fullmatch, texts)):
+    if "" in texts:
+        raise UnreadableValue(texts.index(""), _MISSING)
+    numbers = [_NUMBER.fullmatch(text) is not None for text in texts]
+    if all(numbers):
         whole = all(text.lstrip("+-").isdecimal() and len(text) < 19 for text in texts)
         return _of_numbers(np.array(texts, np.int64 if whole else np.float64), unit)
     times = np.empty(len(texts), np.int64)
@@ -154,7 +163,9 @@ def _converted(texts: list[str], unit: str | None) -> np.ndarray:
         try:
             times[row] = iso_time(text)
         except ValueError:
-            why = "is no time; write it as 2026-01-31 or 2026-01-31T12:30:00" if text else _MISSING
+            why = "is no time; write it as 2026-01-31 or 2026-01-31T12:30:00"
+            if numbers[row]:
+                row, why = numbers.index(False), "is no number, as the times of other rows are"
             raise UnreadableValue(row, why) from None
     return times
 

@@ -16,6 +16,8 @@ from hyperrec_jax.data.encode import ValueEncoder, scale_vectors
 from hyperrec_jax.data.multivalued import cut_to_length, padded, to_lists, to_vectors
 from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema, VectorField
 from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
+from hyperrec_jax.data.time_fields import age_days, hour_and_weekday
+from hyperrec_jax.data.times import to_times
 from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.encoded import Encoded
@@ -68,7 +70,9 @@ class Preprocessor:
             for field in self.schema.id_fields
         }
         types |= {field.name: pa.float64() for field in self.schema.numerical}
-        return types | {field.name: pa.string() for field in self.schema.vectors}
+        types = {name: kind for name, kind in types.items() if name not in self.schema.derived}
+        as_text = (*self.schema.vectors, *self.schema.times)
+        return types | {field.name: pa.string() for field in as_text}
 
     def several(self) -> list[str]:
         """The columns whose values may be lists."""
@@ -85,7 +89,7 @@ class Preprocessor:
     @property
     def has_quick(self) -> bool:
         """Whether `look_up` ever encodes: fields of one value alone have tables."""
-        return not (self.schema.multivalued or self.schema.vectors)
+        return not (self.schema.multivalued or self.schema.vectors or self.schema.times)
 
     @functools.cached_property
     def quick(self) -> QuickEncoder:
@@ -133,6 +137,10 @@ class Preprocessor:
         """
         columns = wanted_columns(rows, self.column_types(), where, first)
         num_rows = len(next(iter(columns.values())))
+        for time in self.schema.times:
+            times = _Column(columns[time.name], time.name, where, first).times()
+            derived = (*hour_and_weekday(times), pa.array(age_days(times, time.newest)))
+            columns |= zip(time.derived, derived, strict=True)
         categorical = np.empty((num_rows, len(self.schema.categorical)), np.int32)
         for index, field in enumerate(self.schema.categorical):
             column = _Column(columns[field.name], field.name, where, first)
@@ -211,6 +219,10 @@ class _Column:
     def lists(self, separator: str | None) -> pa.LargeListArray:
         """The texts of each row."""
         return self._read(lambda values: to_lists(values, separator))
+
+    def times(self) -> np.ndarray:
+        """Microseconds since 1970: int64 [row]."""
+        return self._read(to_times)
 
     def vectors(self, field: VectorField) -> np.ndarray:
         """Scaled numbers: float32 `[row, width]`."""

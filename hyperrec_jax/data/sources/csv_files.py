@@ -19,11 +19,15 @@ from hyperrec_jax.data.sources.description import (
     one_line,
     read_description,
 )
-from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns
+from hyperrec_jax.data.sources.field_columns import (
+    read_lists,
+    read_times,
+    read_vector_columns,
+    with_derived,
+)
 from hyperrec_jax.data.sources.goal_columns import read_labels, read_weights
 from hyperrec_jax.data.sources.registry import SOURCES, SourceCommand, add_input
-from hyperrec_jax.data.time_split import TimeSplit
-from hyperrec_jax.data.times import to_times
+from hyperrec_jax.data.time_fields import hour_and_weekday
 from hyperrec_jax.errors import UserError
 
 _ADVICE = "correct it, or see `hyperrec prepare csv --help` on text and gaps"
@@ -50,10 +54,13 @@ def description_source(description: Description, path: Path) -> Source:
       path: Where it stands; the source is another one when that file changes.
     """
     files = [file for split in SPLITS for file in description.files.get(split, [])]
+    categorical, numerical = with_derived(
+        description.categorical, description.numerical, description.times
+    )
     return Source(
         name=description.name,
-        categorical=description.categorical,
-        numerical=description.numerical,
+        categorical=categorical,
+        numerical=numerical,
         tasks=description.tasks,
         group=description.group,
         splits={
@@ -68,6 +75,7 @@ def description_source(description: Description, path: Path) -> Source:
         shares=description.shares,
         multivalued=description.multivalued,
         vectors=description.vectors,
+        time_columns=description.times,
     )
 
 
@@ -102,22 +110,22 @@ def to_rows(chunk: Chunk, description: Description) -> Rows:
     for position, column in enumerate(description.numerical):
         if column.log1p:
             chunk.require(column.name, numbers[:, position] > -1, "has no log(1 + x)")
-    group, weight = description.group, description.weight
+    group, weight, split = description.group, description.weight, description.time_split
+    categorical = [chunk.strings(name) for name in description.categorical]
+    if description.times:
+        moments = [read_times(chunk, name) for name in description.times]
+        categorical += [texts for times in moments for texts in hour_and_weekday(times)]
+        numbers = np.column_stack([numbers, *moments]).astype(np.float64)
     return Rows(
-        categorical=tuple(chunk.strings(name) for name in description.categorical),
+        categorical=tuple(categorical),
         numerical=numbers,
         labels=read_labels(chunk, description.goals),
         groups=None if group is None else _group_ids(chunk.strings(group)),
         weights=None if weight is None else read_weights(chunk, weight),
-        times=None if description.time_split is None else _times(chunk, description.time_split),
+        times=None if split is None else read_times(chunk, split.column, split.unit),
         multivalued=tuple(read_lists(chunk, column) for column in description.multivalued),
         vectors=read_vector_columns(chunk, description.vectors),
     )
-
-
-def _times(chunk: Chunk, split: TimeSplit) -> np.ndarray:
-    with chunk.explained(split.column):
-        return to_times(chunk.batch[split.column], split.unit)
 
 
 def read_parquet(path: Path, columns: Sequence[str], name: str) -> Iterator[Chunk]:

@@ -10,6 +10,7 @@ import yaml
 
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import Dialect, make_dialect
+from hyperrec_jax.data.schema import derived_names
 from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, VectorColumn
 from hyperrec_jax.data.sources.field_columns import (
     check_sharing,
@@ -43,6 +44,8 @@ SCHEMA_EXAMPLE = """\
   #   - {name: history, max_length: 50, shares: item_id}   # newest last
   # vectors:
   #   - {name: picture, size: 64}       # so many numbers in each row
+  # Columns of times, which become the hour, the day of the week and the age in days:
+  # time: [shown_at]
   labels: [click, purchase]           # a column for each task: 0 and 1, no and yes, n and y, ...
   # In place of labels, where they are more than 0 and 1, or may be missing (docs/goals.md):
   # goals:
@@ -57,7 +60,7 @@ SCHEMA_EXAMPLE = """\
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
 _KEYS |= {"goals", "weight", "separator", "encoding", "split"}
-_KEYS |= {"sets", "sequences", "vectors"}
+_KEYS |= {"sets", "sequences", "vectors", "time"}
 _SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
@@ -79,6 +82,7 @@ class Description:
       shares: The field whose vocabulary each categorical column shares that has none of its own.
       multivalued: Columns of sets and sequences.
       vectors: Columns of several numbers.
+      times: Columns of times, which become fields of ids and of numbers.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Description:
     shares: dict[str, str] = dataclasses.field(default_factory=dict)
     multivalued: tuple[MultivaluedColumn, ...] = ()
     vectors: tuple[VectorColumn, ...] = ()
+    times: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -105,7 +110,8 @@ class Description:
         text = [*self.categorical, *([self.group] if self.group else []), *self.lists()]
         numbers = [*(c.name for c in self.numerical), *([self.weight] if self.weight else [])]
         labels = {goal.column: goal.type for goal in self.goals}
-        times = {self.time_split.column: pa.string()} if self.time_split else {}
+        split = [self.time_split.column] if self.time_split else []
+        times = dict.fromkeys([*split, *self.times], pa.string())
         return (
             times | dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(text, pa.string()) | labels
         )
@@ -172,6 +178,7 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
             *read_multivalued(path, "sequences", _list(values.get("sequences"))),
         ),
         vectors=read_vectors(path, _list(values.get("vectors"))),
+        times=_names(path, "time", values.get("time")),
         numerical=tuple(_numerical(path, entry) for entry in _list(values.get("numerical"))),
         goals=_goals(path, values),
         weight=None if values.get("weight") is None else _text(path, "weight", values["weight"]),
@@ -183,6 +190,7 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
     )
     columns = [*description.categorical, *(c.name for c in description.numerical)]
     columns += [c.name for c in description.multivalued] + [c.name for c in description.vectors]
+    columns += [name for time in description.times for name in (time, *derived_names(time))]
     if not columns:
         raise UserError(f"{path}: at least one categorical or numerical column is needed")
     columns += [goal.column for goal in description.goals]
@@ -190,7 +198,7 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
     repeated = {name for name in columns if columns.count(name) > 1}
     group = description.group
     others = [goal.column for goal in description.goals]
-    if group and group in (description.weight, *others, *description.lists()):
+    if group and group in (description.weight, *others, *description.lists(), *description.times):
         repeated.add(group)
     if repeated:
         raise UserError(f"{path}: column {min(map(str, repeated))!r} is used twice")

@@ -1,4 +1,4 @@
-"""The sets, sequences and vectors that a description names, and how they are read."""
+"""The sets, sequences, vectors and times that a description names, and how they are read."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.multivalued import to_lists, to_vectors
-from hyperrec_jax.data.schema import Pooling
-from hyperrec_jax.data.source import MultivaluedColumn, VectorColumn
+from hyperrec_jax.data.schema import Pooling, derived_names
+from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, VectorColumn
+from hyperrec_jax.data.times import to_times
 from hyperrec_jax.errors import UserError
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -182,6 +183,31 @@ def read_vector_columns(chunk: Chunk, columns: Sequence[VectorColumn]) -> np.nda
         with chunk.explained(column.name):
             matrices.append(to_vectors(chunk.batch[column.name], column.width, column.separator))
     return np.concatenate(matrices, axis=1) if matrices else None
+
+
+def read_times(chunk: Chunk, column: str, unit: str | None = None) -> np.ndarray:
+    """A column of times in microseconds since 1970, int64 `[row]`.
+
+    Args:
+      chunk: The rows.
+      column: Name of the column.
+      unit: As for `data.times.to_times`.
+
+    Raises:
+      UserError: A value is no time.
+    """
+    with chunk.explained(column):
+        return to_times(chunk.batch[column], unit)
+
+
+def with_derived(
+    categorical: Sequence[str], numerical: Sequence[NumericalColumn], times: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[NumericalColumn, ...]]:
+    """The columns of ids and of numbers, and after them the fields that columns of times become."""
+    names = [derived_names(time) for time in times]
+    ids = [name for hour, weekday, _ in names for name in (hour, weekday)]
+    ages = [NumericalColumn(age, standardise=True) for *_, age in names]
+    return (*categorical, *ids), (*numerical, *ages)
 
 
 def _mapping(path: Path, key: str, entry: Any) -> dict[str, Any]:

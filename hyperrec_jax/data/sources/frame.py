@@ -13,7 +13,7 @@ from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.source import Rows, Source, VectorColumn
 from hyperrec_jax.data.sources.csv_files import read_parquet, require_columns, to_rows
 from hyperrec_jax.data.sources.description import Description
-from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns
+from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns, with_derived
 from hyperrec_jax.data.text import to_numbers
 from hyperrec_jax.errors import UserError
 
@@ -83,10 +83,13 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         for chunk in read_parquet(path, list(description.types()), _NAME):
             yield to_rows(chunk, description)
 
+    categorical, numerical = with_derived(
+        description.categorical, description.numerical, description.times
+    )
     return Source(
         name=description.name,
-        categorical=description.categorical,
-        numerical=description.numerical,
+        categorical=categorical,
+        numerical=numerical,
         tasks=description.tasks,
         group=description.group,
         splits={"train": read},
@@ -98,4 +101,5 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         shares=description.shares,
         multivalued=description.multivalued,
         vectors=description.vectors,
+        time_columns=description.times,
     )
