@@ -69,10 +69,10 @@ def fresh_source(path: Path, schema: Schema) -> Source:
     given = read_description(path)
     columns = {goal.field.name: goal.column for goal in given.goals}
     fields = {*given.categorical, *(column.name for column in given.numerical), *given.lists()}
-    fields |= {*given.times}
+    fields.update(given.times)
     wanted = [*(f.name for f in schema.id_fields), *(f.name for f in schema.numerical)]
     wanted = [name for name in wanted if name not in schema.derived]
-    wanted += [f.name for f in (*schema.vectors, *schema.times)]
+    wanted += [f.name for f in schema.vectors] + [f.name for f in schema.times]
     for what, names, there in (("field", wanted, fields), ("goal", schema.tasks, set(columns))):
         missing = [name for name in names if name not in there]
         if missing:

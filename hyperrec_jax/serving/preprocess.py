@@ -71,8 +71,8 @@ class Preprocessor:
         }
         types |= {field.name: pa.float64() for field in self.schema.numerical}
         types = {name: kind for name, kind in types.items() if name not in self.schema.derived}
-        as_text = (*self.schema.vectors, *self.schema.times)
-        return types | {field.name: pa.string() for field in as_text}
+        types |= {field.name: pa.string() for field in self.schema.vectors}
+        return types | {field.name: pa.string() for field in self.schema.times}
 
     def several(self) -> list[str]:
         """The columns whose values may be lists."""
