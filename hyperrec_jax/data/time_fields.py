@@ -16,8 +16,8 @@ DAY = int(UNITS["d"])
 """Microseconds in a day."""
 
 _HOUR = int(UNITS["h"])
-_HOURS = pa.array([str(hour) for hour in range(24)])
-_WEEKDAYS = pa.array(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"])
+_HOURS = [str(hour) for hour in range(24)]
+_WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _THURSDAY = 3  # 1970-01-01 was one
 
 
@@ -32,7 +32,8 @@ def hour_and_weekday(times: np.ndarray) -> tuple[pa.Array, pa.Array]:
     """
     hours = times % DAY // _HOUR
     weekdays = (times // DAY + _THURSDAY) % 7
-    return _HOURS.take(pa.array(hours)), _WEEKDAYS.take(pa.array(weekdays))
+    # Arrays of Arrow are made here and not at the top: for the first one it imports pandas.
+    return pa.array(_HOURS).take(pa.array(hours)), pa.array(_WEEKDAYS).take(pa.array(weekdays))
 
 
 def age_days(times: np.ndarray, newest: int) -> np.ndarray:

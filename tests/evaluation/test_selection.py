@@ -10,6 +10,7 @@ from hyperrec_jax.config.resolve import resolve
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_value import list_value
+from hyperrec_jax.evaluation.outputs import make_score_fn
 from hyperrec_jax.evaluation.selection import Selection
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training.train import make_validate
@@ -39,7 +40,7 @@ def test_an_epoch_is_judged_by_the_lists_that_evaluation_measures(small_store, t
     config = tiny_config(small_store, train__select="ndcg/buy+scalarised_ndcg")
     run = resolve(config, small_store.schema, small_store.split("train"))
     trained = load_trained(trained_run)
-    validate = make_validate(run, small_store.split("validation"))
+    validate = make_validate(run, small_store.split("validation"), make_score_fn(run.model))
     record = validate(SimpleNamespace(variables=trained.variables))
     grid = evaluation_grid(2, config["train"]["grid"])
     _, scores = trained.score(small_store, "validation", grid)

@@ -82,7 +82,10 @@ def test_meta_step_is_differentiated_through():
     fields = tuple(CategoricalField(str(index), size) for index, size in enumerate(SIZES))
     numbers = tuple(NumericalField(str(index)) for index in range(NUMERICAL))
     run = Run(
-        config={"train": {"skip_nonfinite": False}, "optimizer": {"lazy_rows": 0}},
+        config={
+            "train": {"skip_nonfinite": False, "unknown_share": 0.0},
+            "optimizer": {"lazy_rows": 0},
+        },
         schema=Schema("", fields, numbers, ("a", "b")),
         model=model,
         objective=objective,
