@@ -28,6 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.measure import machine, table
+from benchmarks.option_values import OptionTarget
 from benchmarks.server_bodies import ServerTarget
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.prepare import prepare_store
@@ -171,6 +172,7 @@ def targets(root: Path) -> Mapping[str, Fuzzed]:
         name: {k: v.copy() for k, v in store.split(name).gather(np.arange(len(s))).items()}
         for name, s in ((name, store.split(name)) for name in SPLITS)
     }
+    shutil.copytree(root / "store", root / "options")
     release(root / "zip")
     (root / "zip of zips").mkdir()
     with zipfile.ZipFile(root / "zip of zips" / "aliexpress_US_datasets.zip", "w") as outer:
@@ -186,6 +188,7 @@ def targets(root: Path) -> Mapping[str, Fuzzed]:
         "store": Target(root / "store", ["train.arrow", "vocabulary.arrow"], read_store),
         "store schema": Target(root / "store", ["schema.json"], read_store),
         "server body": ServerTarget(mutate),
+        "options": OptionTarget(Store.open(root / "options")),
     }
 
 

@@ -84,9 +84,10 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         Raises:
           UserError: no part has the name.
         """
-        if name not in self:
+        # What stands on a command line may be a number or a dictionary, too.
+        if not isinstance(name, str) or name not in self:
             raise UserError(
-                f"no {self.kind} {name!r}; {suggestion(name, self)} "
+                f"no {self.kind} {name!r}; {suggestion(str(name), self)} "
                 "(--import FILE loads a file that registers one)"
             )
         return self[name]

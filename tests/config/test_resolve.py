@@ -57,6 +57,15 @@ def test_numbers_out_of_range_are_refused(small_store, option, value):
         _resolved(small_store, **{option: value})
 
 
+@pytest.mark.parametrize("section", ["model", "objective", "normaliser", "sampler"])
+@pytest.mark.parametrize("name", [True, 1, {"a": 1}, (1, 2)])
+def test_names_that_are_no_text_are_refused(small_store, section, name):
+    config = tiny_config(small_store)
+    config[section] = {"name": name}
+    with pytest.raises(UserError, match=f"no {section} "):
+        resolve(config, small_store.schema, small_store.split("train"))
+
+
 def test_a_run_has_its_config_written_out(small_store):
     config = tiny_config(small_store)
     run = _resolved(small_store)
