@@ -32,6 +32,7 @@ def prepare(
     sequences: Sequence[str | Mapping[str, Any]] = (),
     vectors: Sequence[Mapping[str, Any]] = (),
     time: Sequence[str] = (),
+    min_count: int = 1,
     group: str | None = None,
     weight: str | None = None,
     split: Mapping[str, Any] | None = None,
@@ -49,7 +50,8 @@ def prepare(
         name, or a dictionary such as `{"name": "watch_time", "kind": "value", "where": "click"}`;
         see docs/goals.md.
       categorical: Columns of ids: text, integers, booleans, dates (see `hyperrec_jax.data.text`);
-        or a dictionary such as `{"name": "last_item", "shares": "item_id"}`.
+        or a dictionary such as `{"name": "last_item", "shares": "item_id"}`,
+        `{"name": "item_id", "min_count": 10}` or `{"name": "user_id", "hash_buckets": 100_000}`.
       numerical: Columns of numbers; standardised on the training rows.
       log1p: Those of them of which `log(1 + x)` is taken first.
       missing: The number that stands for a missing one, by column; elsewhere it is an error.
@@ -61,6 +63,8 @@ def prepare(
       vectors: Columns of several numbers in a row, such as `{"name": "picture", "size": 64}`.
       time: Columns of times, as ISO text, seconds or milliseconds since 1970, or time stamps. Each
         becomes the hour and the day of the week in UTC, and the age in days.
+      min_count: Values of a field of ids that come fewer times in the training rows share the id of
+        unknown values; the `min_count` of a field comes first.
       group: Column of the list that a row belongs to, such as a search; a group stays whole.
       weight: Column that says how much a row counts, numbers of at least 0.
       split: How to split by time, such as `{"by": "time", "column": "ts", "test": "7d",
@@ -102,6 +106,8 @@ def prepare(
             values[key] = _entries(entries)
     if time:
         values["time"] = [time] if isinstance(time, str) else list(time)
+    if min_count != 1:
+        values["min_count"] = min_count
     if weight is not None:
         values["weight"] = weight
     if split is not None:

@@ -13,7 +13,7 @@ from hyperrec_jax.commands import cli
 from hyperrec_jax.data.checks import unseen_shares
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.prepare import prepare_store
-from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema
 from hyperrec_jax.data.source import Source
 from hyperrec_jax.data.sources.registry import SOURCES
 from hyperrec_jax.data.split import Split
@@ -64,12 +64,15 @@ def summary(store: Store) -> str:
         lines.append(
             f"{'best AUC':<26}" + "".join(f"{auc:>{width + 9}.4f}" for auc in schema.best_auc)
         )
-    sizes = ", ".join(f"{size:,}" for size in schema.field_sizes) or "none"
+    sizes = ", ".join(map(_ids, schema.categorical)) or "none"
+    # Training rows have unknown values only where rare ones count as such.
+    rare = ["train"] if any(field.min_count > 1 for field in schema.id_fields) else []
     lines += [
         "",
         f"{len(schema.categorical)} categorical fields, ids with out-of-vocabulary: {sizes}",
+        *_by_rule(schema),
         *_fields_of_several(store),
-        *(unseen_shares(schema, store.split(name), name) for name in ("validation", "test")),
+        *(unseen_shares(schema, store.split(name), name) for name in (*rare, "validation", "test")),
         f"{schema.num_numerical} numerical fields; group: {schema.group or 'none'}",
     ]
     if schema.best_auc:
@@ -77,6 +80,29 @@ def summary(store: Store) -> str:
             "best AUC: that of the true probabilities on the test split; beaten only by chance"
         )
     return "\n".join(lines)
+
+
+def _ids(field: CategoricalField | MultivaluedField) -> str:
+    """The number of ids of a field."""
+    return f"{field.size - 1:,} hashed" if field.hashed else f"{field.size:,}"
+
+
+def _by_rule(schema: Schema) -> list[str]:
+    """A line for each vocabulary that has only frequent values, or whose values are hashed."""
+    lines = []
+    for field in schema.id_fields:
+        if field.shares:
+            continue
+        if field.hashed:
+            lines.append(
+                f"{field.name}: values are hashed to {field.size - 1:,} ids; none is unknown"
+            )
+        elif field.min_count > 1:
+            lines.append(
+                f"{field.name}: {field.size - 1:,} values kept; {field.rare:,} that come fewer "
+                f"than {field.min_count} times in training share the id of unknown values"
+            )
+    return lines
 
 
 def _times(store: Store) -> list[str]:
@@ -94,7 +120,7 @@ def _fields_of_several(store: Store) -> list[str]:
     """A line for each field of several values: its ids, and rows that had more than are kept."""
     lines = []
     for index, field in enumerate(store.schema.multivalued):
-        ids = f"those of {field.shares}" if field.shares else f"{field.size:,}"
+        ids = f"those of {field.shares}" if field.shares else _ids(field)
         cut = {name: store.split(name).cut[index] for name in SPLITS}
         kept = "first" if field.kind == "set" else "newest"
         lines.append(

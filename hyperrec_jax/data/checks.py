@@ -22,18 +22,25 @@ def unseen_warnings(schema: Schema, unseen: Sequence[int], rows: int, where: str
       rows: Number of rows.
       where: What the rows are, such as a file or a split.
     """
-    return [
-        f"{where}: field {field.name!r}: {count / rows:.1%} of {rows:,} rows have a value that "
-        "training never saw; if it should have, compare how the values are written"
-        for field, count in zip(schema.id_fields, unseen, strict=True)
-        if rows and count / rows >= HIGH_UNSEEN_SHARE
-    ]
+    lines = []
+    for field, count in zip(schema.id_fields, unseen, strict=True):
+        if not rows or count / rows < HIGH_UNSEEN_SHARE:
+            continue
+        seen, advice = "never saw", "if it should have, compare how the values are written"
+        if field.min_count > 1:
+            seen = f"saw fewer than {field.min_count} times, or never"
+            advice = "if these are too many, prepare with a smaller min_count"
+        lines.append(
+            f"{where}: field {field.name!r}: {count / rows:.1%} of {rows:,} rows have a value that "
+            f"training {seen}; {advice}"
+        )
+    return lines
 
 
 def unseen_in_store(store: Store) -> list[str]:
-    """`unseen_warnings` of the validation and the test split of a store."""
+    """`unseen_warnings` of the splits of a store; training rows may have rare values only."""
     lines = []
-    for name in ("validation", "test"):
+    for name in ("train", "validation", "test"):
         split = store.split(name)
         where = f"{store.path}, {name} split"
         lines += unseen_warnings(store.schema, split.unseen, len(split), where)
@@ -41,7 +48,7 @@ def unseen_in_store(store: Store) -> list[str]:
 
 
 def unseen_shares(schema: Schema, split: Split, name: str) -> str:
-    """A line on the values of a split that training never saw, those of most rows first."""
+    """A line on the values of a split that have no id of their own, those of most rows first."""
     shares = {
         field.name: unseen / max(len(split), 1)
         for field, unseen in zip(schema.id_fields, split.unseen, strict=True)
@@ -51,7 +58,8 @@ def unseen_shares(schema: Schema, split: Split, name: str) -> str:
     text = ", ".join(f"{field} {shares[field]:.2%}" for field in told) or "none"
     if len(shares) > len(told):
         text += f", and {len(shares) - len(told)} fields with fewer"
-    return f"{name}: rows with a value that training never saw: {text}"
+    rare = ", or too rarely" if any(field.min_count > 1 for field in schema.id_fields) else ""
+    return f"{name}: rows with a value that training never saw{rare}: {text}"
 
 
 def first_outside_funnel(split: Split) -> int | None:

@@ -16,7 +16,8 @@ VERSION = 3
 """Version of a store that has no other fields than categorical and numerical ones."""
 
 VERSION_OF_MANY = 4
-"""Version of a store with multi-valued fields, vectors, times or shared vocabularies."""
+"""Version of a store with multi-valued fields, vectors, times, shared vocabularies, or ids by a
+rule (hashes, or values that come often enough)."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -55,7 +56,8 @@ def signed_dtype(sizes: Sequence[int]) -> np.dtype:
 def version_of(schema: Schema) -> int:
     """The version of a store: the first program that can read it."""
     shared = any(field.shares for field in schema.categorical)
-    more = schema.multivalued or schema.vectors or schema.times or shared
+    by_rule = any(field.hashed or field.min_count > 1 for field in schema.categorical)
+    more = schema.multivalued or schema.vectors or schema.times or shared or by_rule
     return VERSION_OF_MANY if more else VERSION
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from hyperrec_jax.data.hashing import BucketEncoder
 from hyperrec_jax.data.multivalued import cut_to_length, padded
 from hyperrec_jax.data.schema import MultivaluedField, Schema, VectorField
 from hyperrec_jax.data.source import Rows
@@ -42,6 +43,21 @@ class ValueEncoder:
         return ids[encoded.indices.to_numpy()]
 
 
+def table_encoders(
+    schema: Schema, vocabulary: Sequence[pa.Array]
+) -> list[ValueEncoder | BucketEncoder]:
+    """What makes values into ids, for each table of a schema.
+
+    Args:
+      schema: The tables.
+      vocabulary: The sorted values of each; of hashed ones none.
+    """
+    return [
+        BucketEncoder(table.size - 1) if table.hashed else ValueEncoder(values)
+        for table, values in zip(schema.tables, vocabulary, strict=True)
+    ]
+
+
 def encode_parts(
     parts: Sequence[Part], schema: Schema, vocabulary: Sequence[pa.Array], writer: StoreWriter
 ) -> None:
@@ -56,7 +72,7 @@ def encode_parts(
     Raises:
       UserError: A number is too large once it is scaled.
     """
-    tables = [ValueEncoder(values) for values in vocabulary]
+    tables = table_encoders(schema, vocabulary)
     encoders = [tables[schema.table_of(field)] for field in schema.categorical]
     of_lists = [tables[schema.table_of(field)] for field in schema.multivalued]
     log1p = np.array([field.log1p for field in schema.numerical], bool)
@@ -102,7 +118,7 @@ def encode_parts(
 
 
 def _multivalued(
-    rows: Rows, fields: Sequence[MultivaluedField], encoders: Sequence[ValueEncoder]
+    rows: Rows, fields: Sequence[MultivaluedField], encoders: Sequence[ValueEncoder | BucketEncoder]
 ) -> dict[str, np.ndarray]:
     """The matrix of ids, and which rows had more values than are kept, bool `[row, field]`."""
     matrices, cut = [], []

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, Source, VectorColumn
+from hyperrec_jax.data.source import NumericalColumn, Source, VectorColumn
 from hyperrec_jax.data.sources.csv_files import description_source
 from hyperrec_jax.data.sources.description import Description, read_description
 from hyperrec_jax.data.sources.goal_columns import GoalColumn
@@ -128,10 +128,7 @@ def describe_fresh(
         group=schema.group,
         weight=schema.weight,
         shares={field.name: field.shares for field in schema.categorical if field.shares},
-        multivalued=tuple(
-            MultivaluedColumn(f.name, f.kind, f.length, f.pooling, f.shares, f.target, f.separator)
-            for f in schema.multivalued
-        ),
+        multivalued=tuple(field.column() for field in schema.multivalued),
         vectors=tuple(
             VectorColumn(field.name, field.width, separator=field.separator)
             for field in schema.vectors

@@ -87,8 +87,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
             weight=source.weight,
             multivalued=tuple(
                 MultivaluedField(
-                    size=len(survey.vocabulary[column.shares or column.name]) + 1,
-                    **dataclasses.asdict(column),
+                    **dataclasses.asdict(column), **_ids(source, column.name, column.shares, survey)
                 )
                 for column in source.multivalued
             ),
@@ -104,7 +103,20 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
 
 def _categorical(source: Source, name: str, survey: Survey) -> CategoricalField:
     shares = source.shares.get(name)
-    return CategoricalField(name, len(survey.vocabulary[shares or name]) + 1, shares)
+    return CategoricalField(name, shares=shares, **_ids(source, name, shares, survey))
+
+
+def _ids(source: Source, name: str, shares: str | None, survey: Survey) -> dict[str, Any]:
+    """What the schema says of the ids of a field, its own or those of the field that it shares."""
+    owner = shares or name
+    rule = source.id_rule(owner)
+    values = len(survey.vocabulary[owner]) if rule.hash_buckets is None else rule.hash_buckets
+    return {
+        "size": values + 1,
+        "hashed": rule.hash_buckets is not None,
+        "min_count": rule.min_count,
+        "rare": 0 if shares else survey.rare[owner],
+    }
 
 
 def _provenance(source: Source, validation_fraction: float) -> str:
@@ -127,6 +139,9 @@ def _provenance(source: Source, validation_fraction: float) -> str:
         description.append(dict(source.shares))
         description += [dataclasses.asdict(column) for column in source.multivalued]
         description += [dataclasses.asdict(column) for column in source.vectors]
+    if source.id_rules:
+        rules = {name: dataclasses.asdict(rule) for name, rule in source.id_rules.items()}
+        description.append({"ids": rules})
     if source.time_columns:
         description.append({"time": source.time_columns})
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()

@@ -11,14 +11,31 @@ Pooling = Literal["mean", "sum", "attention", "target_attention"]
 """How the vectors of a row's values become one; see `hyperrec_jax.models.pooling`."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _HasIds:
+    """What a field knows of the vocabulary that it uses, its own or another field's.
+
+    Attributes:
+      hashed: Whether values have no vocabulary: the hash of a value's text is its id, in
+        `[1, size)`, and id 0 is never used; see `data.hashing`.
+      min_count: Values that came fewer times in the training rows have id 0. It is told, and no
+        difference between two schemas: the vocabulary is what counts.
+      rare: Number of those values; 0 for a field that uses another one's vocabulary.
+    """
+
+    hashed: bool = False
+    min_count: int = dataclasses.field(default=1, compare=False)
+    rare: int = dataclasses.field(default=0, compare=False)
+
+
 @dataclasses.dataclass(frozen=True)
-class CategoricalField:
-    """A field of ids.
+class CategoricalField(_HasIds):
+    """A field of ids; `_HasIds` has further attributes.
 
     Attributes:
       name: Column name.
-      size: Number of ids, in `[0, size)`. Id 0 is reserved for values never seen in training
-        (out of vocabulary), so that `size - 1` distinct values were seen.
+      size: Number of ids, in `[0, size)`. Id 0 is reserved for values that have no id of their own
+        (out of vocabulary), so that `size - 1` values or hash buckets have one.
       shares: The field whose vocabulary and embeddings it uses, or None for its own.
     """
 
@@ -28,14 +45,13 @@ class CategoricalField:
 
 
 @dataclasses.dataclass(frozen=True)
-class MultivaluedField:
-    """A field of any number of ids in a row: a set, or a sequence (a history, newest last).
+class MultivaluedColumn:
+    """A column of any number of values in a row: a set, or a sequence (a history, newest last).
 
     Attributes:
       name: Column name.
       kind: `set` or `sequence`. Of too many values, a set keeps the first, a sequence the last.
-      size: Number of ids of its vocabulary, as that of a `CategoricalField`.
-      length: Ids that are kept of a row; a row of fewer is padded with -1.
+      length: Values that are kept of a row; a row of fewer is padded with -1.
       pooling: How their vectors become one.
       shares: The field whose vocabulary and embeddings it uses, or None for its own.
       target: The categorical field that `target_attention` compares the values with.
@@ -44,12 +60,27 @@ class MultivaluedField:
 
     name: str
     kind: Literal["set", "sequence"]
-    size: int
     length: int
     pooling: Pooling
     shares: str | None = None
     target: str | None = None
     separator: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultivaluedField(_HasIds, MultivaluedColumn):
+    """A multi-valued column whose vocabulary is known; both bases have further attributes.
+
+    Attributes:
+      size: Number of ids of its vocabulary, as that of a `CategoricalField`.
+    """
+
+    size: int
+
+    def column(self) -> MultivaluedColumn:
+        """The column that it was made from."""
+        names = [field.name for field in dataclasses.fields(MultivaluedColumn)]
+        return MultivaluedColumn(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +133,13 @@ class Table:
 
     Attributes:
       name: Name of the field that it belongs to.
-      size: Number of ids.
+      size: Number of ids, id 0 included.
+      hashed: Whether the ids are hashes, and it has no vocabulary.
     """
 
     name: str
     size: int
+    hashed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +232,7 @@ class Schema:
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """The vocabularies, in the order of the fields of ids that they belong to."""
-        return tuple(Table(f.name, f.size) for f in self.id_fields if f.shares is None)
+        return tuple(Table(f.name, f.size, f.hashed) for f in self.id_fields if f.shares is None)
 
     @property
     def table_sizes(self) -> tuple[int, ...]:
@@ -258,6 +291,9 @@ class Schema:
 _LEFT_OUT = (
     ("missing", None),
     ("shares", None),
+    ("hashed", False),
+    ("min_count", 1),
+    ("rare", 0),
     ("multivalued", ()),
     ("vectors", ()),
     ("times", ()),

@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from hyperrec_jax.data.schema import GoalField, Pooling
+from hyperrec_jax.data.schema import GoalField, MultivaluedColumn
 from hyperrec_jax.data.time_split import TimeSplit
 
 
@@ -44,26 +43,18 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class MultivaluedColumn:
-    """A column of sets or sequences, as `schema.MultivaluedField` describes it.
+class IdRule:
+    """How the values of a field become ids.
 
     Attributes:
-      name: Column name.
-      kind: `set` or `sequence`.
-      length: Values that are kept of a row.
-      pooling: How their vectors become one.
-      shares: The field whose vocabulary and embeddings it uses, or None for its own.
-      target: The categorical field that `target_attention` compares the values with.
-      separator: What stands between two values of a text; None where there is no text.
+      min_count: Values that come fewer times in the training rows share the id of unknown values,
+        which thereby is trained. Fields that share a vocabulary are counted together.
+      hash_buckets: Number of ids where the hash of a value's text is its id; None where values have
+        a vocabulary. See `data.hashing`.
     """
 
-    name: str
-    kind: Literal["set", "sequence"]
-    length: int
-    pooling: Pooling
-    shares: str | None = None
-    target: str | None = None
-    separator: str | None = None
+    min_count: int = 1
+    hash_buckets: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +119,8 @@ class Source:
       vectors: The columns of several numbers.
       time_columns: The columns of times, whose fields are the last of `categorical` and of
         `numerical`.
+      id_rules: How values become ids, by the field that the vocabulary belongs to; by default every
+        value of the training rows has one.
     """
 
     name: str
@@ -145,3 +138,8 @@ class Source:
     multivalued: tuple[MultivaluedColumn, ...] = ()
     vectors: tuple[VectorColumn, ...] = ()
     time_columns: tuple[str, ...] = ()
+    id_rules: Mapping[str, IdRule] = dataclasses.field(default_factory=dict)
+
+    def id_rule(self, field: str) -> IdRule:
+        """The rule of the field that a vocabulary belongs to."""
+        return self.id_rules.get(field, IdRule())

@@ -105,12 +105,16 @@ class Store:
         """The values of a field of ids that have the ids 1, 2, ... (id 0: all others).
 
         Raises:
-          UserError: There is no such field, or the file is damaged.
+          UserError: There is no such field, it has no vocabulary, or the file is damaged.
         """
         fields = {known.name: known for known in self.schema.id_fields}
         if field not in fields:
             raise UserError(
                 f"no categorical field {field!r} in {self.path}; there are {', '.join(fields)}"
+            )
+        if fields[field].hashed:
+            raise UserError(
+                f"field {field!r} in {self.path} has no vocabulary: its ids are hashes of values"
             )
         if self._vocabulary is None:
             path = self.path / "vocabulary.arrow"

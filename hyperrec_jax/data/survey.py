@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hyperrec_jax.data.multivalued import cut_to_length
 from hyperrec_jax.data.schema import NumericalField, TimeField, VectorField
 from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.staging import Part, progress_bar
 from hyperrec_jax.data.time_fields import with_ages
+from hyperrec_jax.data.vocabulary import collector_of
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals.metrics import auc
 
@@ -23,40 +23,17 @@ class Survey:
     Attributes:
       vocabulary: The sorted values of each table, by the name of the field that it belongs to, in
         the order of `Schema.tables`.
+      rare: Number of values of each table that come too rarely to be in its vocabulary.
       numerical: Numbers and their scale.
       vectors: Vectors and their scale.
       times: Columns of times and the newest of each.
     """
 
     vocabulary: dict[str, pa.Array]
+    rare: dict[str, int]
     numerical: tuple[NumericalField, ...]
     vectors: tuple[VectorField, ...] = ()
     times: tuple[TimeField, ...] = ()
-
-
-class _Distinct:
-    """The distinct values of a stream; merged when they may have doubled, so in linear time."""
-
-    _LEAST = 1 << 16
-
-    def __init__(self) -> None:
-        self._chunks: list[pa.Array] = []
-        self._pending = 0
-        self._merged = 0
-
-    def add(self, values: pa.Array) -> None:
-        self._chunks.append(pc.unique(values))
-        self._pending += len(self._chunks[-1])
-        if self._pending > max(self._LEAST, self._merged):
-            self._merge()
-
-    def sorted(self) -> pa.Array:
-        self._merge()
-        return self._chunks[0].sort()
-
-    def _merge(self) -> None:
-        merged = pc.unique(pa.chunked_array(self._chunks))
-        self._chunks, self._merged, self._pending = [merged], len(merged), 0
 
 
 class _Moments:
@@ -87,7 +64,7 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
     train = next(part for part in parts if part.name == "train")
     tables = [name for name in source.categorical if name not in source.shares]
     tables += [column.name for column in source.multivalued if column.shares is None]
-    distinct = {name: _Distinct() for name in tables}
+    vocabularies = {name: collector_of(source.id_rule(name)) for name in tables}
     moments = _Moments(len(source.numerical))
     of_vectors = _Moments(sum(column.width for column in source.vectors))
     log1p = np.array([column.log1p for column in source.numerical], bool)
@@ -101,15 +78,17 @@ def survey_of(source: Source, parts: Sequence[Part]) -> Survey:
             keep = splits["train"]
             if keep.any():
                 for table, values in _values_of_tables(source, rows, pa.array(keep)):
-                    distinct[table].add(values)
+                    vocabularies[table].add(values)
                 moments.add(apply_log1p(with_ages(rows.numerical[keep], newest), log1p))
                 if rows.vectors is not None:
                     of_vectors.add(rows.vectors[keep])
             progress.update(len(keep))
     _require_rows(source, counts, train.wanted)
     std = moments.std()
+    found = {name: each.found() for name, each in vocabularies.items()}
     return Survey(
-        vocabulary={name: values.sorted() for name, values in distinct.items()},
+        vocabulary={name: values for name, (values, _) in found.items()},
+        rare={name: rare for name, (_, rare) in found.items()},
         numerical=tuple(
             NumericalField(
                 column.name,

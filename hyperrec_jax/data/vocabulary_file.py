@@ -15,7 +15,7 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
 
     Args:
       path: The file.
-      schema: Schema of the model; a field of `size` ids has `size - 1` values.
+      schema: Schema of the model; a table of `size` ids has `size - 1` values, a hashed one none.
       checksum: CRC-32 of the file that the model was trained with; None where none was kept.
 
     Raises:
@@ -37,9 +37,10 @@ def check_vocabulary(path: Path, schema: Schema, checksum: int | None = None) ->
     except (OSError, pa.ArrowException, AttributeError) as error:
         raise UserError(f"{path}: no readable vocabulary ({error}); {again}") from error
     for field in schema.tables:
-        if sizes.get(field.name) != field.size:
+        size = 1 if field.hashed else field.size
+        if sizes.get(field.name) != size:
             raise UserError(
-                f"{path}: of another model: field {field.name!r} has {field.size} ids in the "
+                f"{path}: of another model: field {field.name!r} has {size} ids in the "
                 f"model and {sizes.get(field.name, 0)} in the file; {again}"
             )
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hyperrec_jax.data.chunk import shown
-from hyperrec_jax.data.encode import ValueEncoder, scale_vectors
+from hyperrec_jax.data.encode import ValueEncoder, scale_vectors, table_encoders
+from hyperrec_jax.data.hashing import BucketEncoder
 from hyperrec_jax.data.multivalued import cut_to_length, padded, to_lists, to_vectors
 from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema, VectorField
 from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
@@ -35,15 +36,16 @@ class Preprocessor:
 
     Attributes:
       schema: Fields and the transforms of numbers.
-      vocabulary: Per table of the schema the values that have the ids 1, 2, ..., sorted.
+      vocabulary: Per table of the schema the values that have the ids 1, 2, ..., sorted; of hashed
+        ones none.
     """
 
     schema: Schema
     vocabulary: tuple[pa.Array, ...]
-    _encoders: tuple[ValueEncoder, ...] = dataclasses.field(init=False, repr=False)
+    _encoders: tuple[ValueEncoder | BucketEncoder, ...] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_encoders", tuple(map(ValueEncoder, self.vocabulary)))
+        object.__setattr__(self, "_encoders", tuple(table_encoders(self.schema, self.vocabulary)))
 
     @classmethod
     def open(cls, schema: Schema, path: Path) -> "Preprocessor":
@@ -79,8 +81,14 @@ class Preprocessor:
         return [f.name for f in self.schema.multivalued] + [f.name for f in self.schema.vectors]
 
     def values_of(self, field: CategoricalField | MultivaluedField) -> pa.Array:
-        """The values of a field that have the ids 1, 2, ..., sorted."""
+        """The values of a field that have the ids 1, 2, ..., sorted; none of a hashed one."""
         return self.vocabulary[self.schema.table_of(field)]
+
+    def told(self, field: CategoricalField | MultivaluedField, value_id: int) -> str:
+        """What an id of a field stands for."""
+        if value_id == 0:
+            return "(rare or new)" if field.min_count > 1 else "(new)"
+        return f"hash {value_id}" if field.hashed else str(self.values_of(field)[value_id - 1])
 
     def nullable(self) -> list[str]:
         """The columns that may have missing values where a reader of files asks for numbers."""

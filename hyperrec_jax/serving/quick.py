@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.data.hashing import bucket_of
+from hyperrec_jax.data.schema import Schema, Table
 from hyperrec_jax.data.text import fits, to_text
 
 LARGEST_TABLE = 1 << 18
@@ -34,13 +35,23 @@ asked of them."""
 
 
 class _Table(NamedTuple):
-    """The ids of a field's values, by the values, and by None for a missing one."""
+    """The ids of a field's values, by the values, and by None for a missing one.
+
+    Attributes:
+      ids: Those of the values of the vocabulary.
+      of_text: Whether the values are texts, and not integers.
+      buckets: Number of hash buckets that the ids of all other values come from; 0 for none.
+    """
 
     ids: Mapping[Any, int]
     of_text: bool
+    buckets: int = 0
 
 
-def _table(values: pa.Array) -> _Table | None:
+def _table(table: Table, values: pa.Array) -> _Table | None:
+    if table.hashed:
+        buckets = table.size - 1
+        return _Table({None: bucket_of("", buckets)}, True, buckets)
     of_text = pa.types.is_string(values.type)
     if len(values) > LARGEST_TABLE:
         return None
@@ -76,7 +87,7 @@ class QuickEncoder:
           schema: Fields and the transforms of numbers; none of several values, and no vectors.
           vocabulary: For each table of the schema the values that have the ids 1, 2, ...
         """
-        tables = [_table(values) for values in vocabulary]
+        tables = list(map(_table, schema.tables, vocabulary))
         self._tables = [tables[schema.table_of(field)] for field in schema.categorical]
         self._fields = [field.name for field in schema.categorical]
         self._numbers = [field.name for field in schema.numerical]
@@ -173,7 +184,7 @@ def _ids(values: Sequence[Any], table: _Table) -> Sequence[int] | None:
         if ids[row] is None:
             if not _stays(value):
                 return None
-            ids[row] = 0
+            ids[row] = bucket_of(str(value), table.buckets) if table.buckets else 0
     return ids  # type: ignore[return-value]
 
 

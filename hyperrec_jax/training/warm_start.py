@@ -72,7 +72,7 @@ def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
             f"{run.config['model']['name']}; take the same model"
         )
     vocabularies = [workdirs.check_kept_vocabulary(origin), store.path / workdirs.VOCABULARY]
-    rows, told = _rows(*vocabularies) if old.tables else (np.zeros(0, np.int64), [])
+    rows, told = _rows(new, *vocabularies) if old.tables else (np.zeros(0, np.int64), [])
     template = state_template(run).variables
     found = processes.fetch(trained.variables)
     _require_same_shapes(where, found, template, rows)
@@ -124,6 +124,11 @@ def _require_same_columns(where: str, old: Schema, new: Schema) -> None:
             [f"{f.name} ({f.width})" for f in new.vectors],
         ),
         (
+            "hashed fields",
+            [f"{t.name} (hash_buckets: {t.size - 1})" for t in old.tables if t.hashed],
+            [f"{t.name} (hash_buckets: {t.size - 1})" for t in new.tables if t.hashed],
+        ),
+        (
             "shared vocabularies",
             [f"{f.name}: {f.shares}" for f in old.id_fields if f.shares],
             [f"{f.name}: {f.shares}" for f in new.id_fields if f.shares],
@@ -144,8 +149,15 @@ def _told(schema: Schema) -> list[str]:
     ]
 
 
-def _rows(before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
+def _rows(schema: Schema, before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
     """For each row of the new embedding table the row of the old one that it begins at.
+
+    Hashed ids mean the same whatever the data, so that all of their rows stay.
+
+    Args:
+      schema: The new data's; its tables are those of the old one but for their sizes.
+      before: The old vocabulary.
+      now: The new one.
 
     Returns:
       int64 `[row]`, without the unused rows at the end of a large table; and a line for each
@@ -153,7 +165,13 @@ def _rows(before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
     """
     old, new = read_vocabulary(before), read_vocabulary(now)
     rows, told, first = [], [], 0
-    for name in new.schema.names:
+    for table in schema.tables:
+        name = table.name
+        if table.hashed:
+            rows.append(first + np.arange(table.size))
+            told.append(f"field {name!r}: all {table.size - 1:,} hashed ids keep their embeddings")
+            first += table.size
+            continue
         known, values = old[name].values, new[name].values
         ids = ValueEncoder(known)(values.cast(known.type))
         rows.append(first + np.concatenate([[0], ids]))

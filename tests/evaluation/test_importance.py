@@ -85,8 +85,8 @@ def test_every_kind_of_field_has_its_place(small_store):
     schema = dataclasses.replace(
         small_store.schema,
         multivalued=(
-            MultivaluedField("tags", "set", 9, 3, "mean"),
-            MultivaluedField("seen", "sequence", 9, 5, "mean"),
+            MultivaluedField("tags", "set", 3, "mean", size=9),
+            MultivaluedField("seen", "sequence", 5, "mean", size=9),
         ),
         vectors=(VectorField("picture", 4),),
     )

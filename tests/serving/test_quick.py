@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperrec_jax.data.hashing import bucket_of
 from hyperrec_jax.data.schema import (
     CategoricalField,
     MultivaluedField,
@@ -29,6 +30,7 @@ SCHEMA = Schema(
         CategoricalField("item", 6),
         CategoricalField("last", 6, shares="item"),
         CategoricalField("shop", 4),
+        CategoricalField("user", 65, hashed=True),
     ),
     numerical=(
         NumericalField("price", True, 0.5, 2.0),
@@ -37,15 +39,22 @@ SCHEMA = Schema(
     ),
     tasks=("click", "buy"),
 )
-VOCABULARY = (pa.array(TEXTS), pa.array([-1, 0, 1, 7, 12]), pa.array(["a", "b", "c"]))
+VOCABULARY = (
+    pa.array(TEXTS),
+    pa.array([-1, 0, 1, 7, 12]),
+    pa.array(["a", "b", "c"]),
+    pa.array([], "string"),
+)
 PREPROCESS = Preprocessor(SCHEMA, VOCABULARY)
-ROW = {"country": "at", "item": 7, "last": 12, "shop": "c", "price": 2.5, "age": 1, "stock": 3}
+ROW = {"country": "at", "item": 7, "last": 12, "shop": "c", "user": "5"}
+ROW |= {"price": 2.5, "age": 1, "stock": 3}
 
 PLAIN = {
     "country": st.sampled_from(TEXTS) | st.none() | st.text("ab1.e- TrueNN", max_size=5),
     "item": st.integers(-2, 13) | st.none(),
     "last": st.integers(-2, 13) | st.none(),
     "shop": st.sampled_from("abcd"),
+    "user": st.sampled_from(TEXTS) | st.none() | st.text("ab1.e- TrueNN", max_size=5),
     "price": st.floats(0, 1e6) | st.integers(0, 1000),
     "age": st.floats(-50, 100) | st.none() | st.just(float("nan")),
     "stock": st.integers(0, 9) | st.none() | st.floats(-0.9, 3),
@@ -101,12 +110,15 @@ def test_plain_rows_need_no_exact_rules(monkeypatch):
     monkeypatch.setattr(Preprocessor, "exact", lambda *_: pytest.fail("asked"))
     rows = [
         ROW | {"age": None},
-        {"country": "unseen", "item": 99, "last": 0, "shop": "d"}
+        {"country": "unseen", "item": 99, "last": 0, "shop": "d", "user": "no one yet"}
         | {"price": 1, "age": 30, "stock": 0},
     ]
     encoded = PREPROCESS([row | {"more": [1]} for row in rows])
     at = TEXTS.index("at") + 1
-    assert encoded.categorical.tolist() == [[at, 4, 5, 3], [0, 0, 2, 0]]
+    assert encoded.categorical.tolist() == [
+        [at, 4, 5, 3, bucket_of("5", 64)],
+        [0, 0, 2, 0, bucket_of("no one yet", 64)],
+    ]
     np.testing.assert_allclose(encoded.numerical[:, 1], [(38.5 - 40.1) / 3.7, (30 - 40.1) / 3.7])
 
 
@@ -117,7 +129,7 @@ def test_a_field_of_many_values_has_no_table(monkeypatch):
     assert outcome(small.look_up, [ROW]) == outcome(PREPROCESS.exact, [ROW])
 
 
-TAGS = MultivaluedField("tags", "set", 4, 3, "mean", shares="shop")
+TAGS = MultivaluedField("tags", "set", 3, "mean", shares="shop", size=4)
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_a_run_begins_at_the_model_of_older_histories(log, run, tmp_path):
     [
         ({"sets": [{"name": "tags", "pooling": "max"}]}, "pooling: 'max'; there are mean, sum"),
         ({"sets": [{"name": "tags", "max_values": 0}]}, "max_values: 0 is not a whole number"),
-        ({"sets": [{"name": "tags", "size": 3}]}, "unknown key 'size'; there are max_values"),
+        ({"sets": [{"name": "tags", "size": 3}]}, "unknown key 'size'; there are hash_buckets"),
         ({"sets": [{"name": "tags", "shares": "no"}]}, "tags: shares: no field 'no'"),
         ({"sequences": [{"name": "history", "pooling": "target_attention"}]}, "name it, as in"),
         ({"sequences": [{"name": "history", "target": "no"}]}, "no categorical field 'no'"),

@@ -62,3 +62,9 @@ def test_padding_of_lists_stays():
     dropped = np.asarray(drop_ids(ids, 0.5, jax.random.key(0)))
     np.testing.assert_array_equal(dropped == -1, ids == -1)
     assert 0.3 < (dropped[ids >= 0] == 0).mean() < 0.7
+
+
+def test_hashed_columns_lose_no_ids():
+    ids = jnp.ones((100, 3), jnp.int32)
+    dropped = np.asarray(drop_ids(ids, 0.5, jax.random.key(0), np.array([True, False, True])))
+    assert (dropped == 0).any(axis=0).tolist() == [True, False, True]

@@ -1,6 +1,5 @@
 """A user's own CSV or Parquet files, described by a small YAML or JSON file."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import file_identity, plain_file, read_csv
+from hyperrec_jax.data.hashing import hashes
 from hyperrec_jax.data.source import Rows, Source
 from hyperrec_jax.data.sources.description import (
     SCHEMA_EXAMPLE,
@@ -76,6 +76,7 @@ def description_source(description: Description, path: Path) -> Source:
         multivalued=description.multivalued,
         vectors=description.vectors,
         time_columns=description.times,
+        id_rules=description.id_rules,
     )
 
 
@@ -164,12 +165,7 @@ def require_columns(wanted: Sequence[str], names: Sequence[str], where: str) -> 
 
 def _group_ids(values: pa.Array) -> np.ndarray:
     """A 63-bit hash of each group's text: int64 [row], the same in every file and run."""
-    encoded = values.dictionary_encode()
-    ids = [
-        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
-        for text in encoded.dictionary.to_pylist()
-    ]
-    return np.array(ids, np.int64)[encoded.indices.to_numpy()]
+    return (hashes(values) >> np.uint64(1)).astype(np.int64)
 
 
 @SOURCES.register("csv")

@@ -10,8 +10,8 @@ import yaml
 
 from hyperrec_jax.data.columns import SPLITS
 from hyperrec_jax.data.csv_reader import Dialect, make_dialect
-from hyperrec_jax.data.schema import derived_names
-from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, VectorColumn
+from hyperrec_jax.data.schema import MultivaluedColumn, derived_names
+from hyperrec_jax.data.source import IdRule, NumericalColumn, VectorColumn
 from hyperrec_jax.data.sources.field_columns import (
     check_sharing,
     read_categorical,
@@ -19,6 +19,7 @@ from hyperrec_jax.data.sources.field_columns import (
     read_vectors,
 )
 from hyperrec_jax.data.sources.goal_columns import GoalColumn, long_form, short_form
+from hyperrec_jax.data.sources.id_rules import read_id_rules
 from hyperrec_jax.data.time_split import TimeSplit
 from hyperrec_jax.errors import UserError
 
@@ -37,6 +38,9 @@ SCHEMA_EXAMPLE = """\
     - {name: price, log1p: true}
     - {name: score, standardise: false}
     - {name: rating, missing: 0}      # what stands for an empty cell; else it is an error
+  # Values that come fewer times in training share one id; hash_buckets needs no vocabulary:
+  # min_count: 5                    # of all fields, or of one:
+  # categorical: [{name: item_id, min_count: 10}, {name: user_id, hash_buckets: 100000}]
   # Columns of several values, as lists or as text with a separator (docs/data.md):
   # sets:
   #   - {name: tags, separator: "|"}    # also pooling: mean|sum|attention, max_values: 20
@@ -60,7 +64,7 @@ SCHEMA_EXAMPLE = """\
 
 _KEYS = {"name", "files", "test_fraction", "categorical", "numerical", "labels", "group"}
 _KEYS |= {"goals", "weight", "separator", "encoding", "split"}
-_KEYS |= {"sets", "sequences", "vectors", "time"}
+_KEYS |= {"sets", "sequences", "vectors", "time", "min_count"}
 _SEE_HELP = "see `hyperrec prepare csv --help` for an example"
 
 
@@ -83,6 +87,7 @@ class Description:
       multivalued: Columns of sets and sequences.
       vectors: Columns of several numbers.
       times: Columns of times, which become fields of ids and of numbers.
+      id_rules: How values become ids, for the fields where that is not the default.
     """
 
     name: str
@@ -99,6 +104,7 @@ class Description:
     multivalued: tuple[MultivaluedColumn, ...] = ()
     vectors: tuple[VectorColumn, ...] = ()
     times: tuple[str, ...] = ()
+    id_rules: dict[str, IdRule] = dataclasses.field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -187,6 +193,7 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
             f"{path}: ", values.get("separator", ","), values.get("encoding", "utf-8")
         ),
         time_split=_time_split(path, values),
+        id_rules=read_id_rules(path, values),
     )
     columns = [*description.categorical, *(c.name for c in description.numerical)]
     columns += [c.name for c in description.multivalued] + [c.name for c in description.vectors]

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.multivalued import to_lists, to_vectors
-from hyperrec_jax.data.schema import Pooling, derived_names
-from hyperrec_jax.data.source import MultivaluedColumn, NumericalColumn, VectorColumn
+from hyperrec_jax.data.schema import MultivaluedColumn, Pooling, derived_names
+from hyperrec_jax.data.source import NumericalColumn, VectorColumn
+from hyperrec_jax.data.sources.id_rules import RULE_KEYS
 from hyperrec_jax.data.times import to_times
 from hyperrec_jax.errors import UserError
 
@@ -22,9 +23,9 @@ MAX_LENGTH = 50
 
 _MOST = 100_000
 _KEYS = {
-    "categorical": ("name", "shares"),
-    "sets": ("name", "max_values", "pooling", "separator", "shares", "target"),
-    "sequences": ("name", "max_length", "pooling", "separator", "shares", "target"),
+    "categorical": ("name", "shares", *RULE_KEYS),
+    "sets": ("name", "max_values", "pooling", "separator", "shares", "target", *RULE_KEYS),
+    "sequences": ("name", "max_length", "pooling", "separator", "shares", "target", *RULE_KEYS),
     "vectors": ("name", "size", "standardise", "separator"),
 }
 

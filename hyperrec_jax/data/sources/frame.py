@@ -102,4 +102,5 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         multivalued=description.multivalued,
         vectors=description.vectors,
         time_columns=description.times,
+        id_rules=description.id_rules,
     )

@@ -159,8 +159,8 @@ class Explorer:
         """Raw values of the first fields that tell the rows apart."""
         schema, shown = self._preprocess.schema, {}
         for index, field in enumerate(schema.categorical):
-            ids, known = self._batch["categorical"][rows, index], self._preprocess.values_of(field)
-            shown[field.name] = [str(known[int(i) - 1]) if i else "(new)" for i in ids]
+            ids = self._batch["categorical"][rows, index]
+            shown[field.name] = [self._preprocess.told(field, int(i)) for i in ids]
         for index, number in enumerate(schema.numerical):
             values = self._batch["numerical"][rows, index] * number.std + number.mean
             values = np.expm1(values) if number.log1p else values
