@@ -199,6 +199,7 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
             found = importance_of(trained, store, values.split, rows=values.importance)
             details = dataclasses.replace(details, importance=found)
         results.write(front, output, details, fused)
+        results.show(front, output, trained)
         if front.lists and scorer:
             print(wrapped(describe_choice(scorer)))
         print(front_summary(front))

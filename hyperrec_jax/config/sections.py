@@ -67,6 +67,7 @@ class Train:
         unknown id is trained, too; 0 for none.
       skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
         it ends the run.
+      trackers: Where the run is shown: `tensorboard`, `mlflow`, `wandb`, any of them, or none.
     """
 
     batch_size: Count = 2048
@@ -82,6 +83,7 @@ class Train:
     init_from: str | None = None
     unknown_share: Annotated[float, Range("[0, 1)")] = 0.0
     skip_nonfinite: bool = False
+    trackers: tuple[str, ...] = ("tensorboard",)
 
 
 @dataclass(frozen=True)

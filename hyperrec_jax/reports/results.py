@@ -1,14 +1,21 @@
-"""Writes what an evaluation gives: the front as JSON, CSV, picture and page, and its lists."""
+"""Writes what an evaluation gives: the front as JSON, CSV, picture and page, and its lists; and
+shows it where the run is shown."""
 
+import logging
 from pathlib import Path
 
 from hyperrec_jax.data import files
+from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.evaluation.fusion import Fusion
 from hyperrec_jax.reports import page
 from hyperrec_jax.reports.details import Details
 from hyperrec_jax.reports.plots import plot
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.trackers.base import finite, opened
+from hyperrec_jax.training.trained import Trained
+
+logger = logging.getLogger(__name__)
 
 FILES = (
     "front.json",
@@ -58,3 +65,27 @@ def write(
             (temporary / "importance.csv").write_text(details.importance.to_csv(), "utf-8")
         if fused:
             fused.save(temporary / "fusion.npz")
+
+
+def show(front: Front, folder: Path, trained: Trained) -> None:
+    """Shows a front at the trackers of its run: best values, the picture, the tables.
+
+    A tracker that can't be reached is told, and changes nothing of what was written.
+
+    Args:
+      front: Metrics under each preference.
+      folder: Where `write` wrote it.
+      trained: The run.
+    """
+    names = trained.config["train"].get("trackers", ())  # which older runs do not have
+    step = trained.progress.best_step or 0
+    values = {"hypervolume": front.hypervolume} | front.best()
+    try:
+        with opened(names, trained.folder, trained.config, step) as trackers:
+            for tracker in trackers:
+                tracker.scalars(step, front.split, finite(values))
+                for name in ("front.png", "front.json", "front.csv", "lists.csv"):
+                    if (folder / name).exists():
+                        tracker.file(step, front.split, folder / name)
+    except UserError as error:
+        logger.warning("%s", error)

@@ -1,11 +1,8 @@
-"""What a run writes down: `metrics.jsonl` for machines, TensorBoard for eyes."""
+"""What a run writes down: `metrics.jsonl` for machines, trackers for eyes."""
 
-import contextlib
 import json
 import math
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +10,28 @@ import jax
 
 from hyperrec_jax.data.files import written_whole
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.training.trackers.base import Tracker, finite
 
 
 class MetricsLog:
     """Appends records to a run's log; only process 0 writes."""
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(self, workdir: Path, step: int, trackers: Sequence[Tracker] = ()) -> None:
         """Opens the log at a step.
 
         Args:
           workdir: The run's folder.
           step: Step that the run goes on from. Records after it were written by a run that was
             stopped before it could save; they are dropped, since they will be written again.
+          trackers: What is shown the records, too; the log closes them.
         """
         self._path = workdir / "metrics.jsonl"
-        self._events: _Events | None = None
+        self._trackers = trackers
         if jax.process_index() != 0:
             return
         kept = [json.dumps(record) for record in read_metrics(workdir) if record["step"] <= step]
         with written_whole(self._path) as file:
             file.write("".join(f"{line}\n" for line in kept).encode())
-        self._events = _Events(workdir / "tensorboard", step)
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Writes one record `{"step": ..., "kind": ..., name: value, ...}`.
@@ -43,61 +41,17 @@ class MetricsLog:
           kind: `train` or `validation`.
           values: Scalars by name; NaN is written as null.
         """
-        if self._events is None:
+        if jax.process_index() != 0:
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        record = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._events.write(step, {f"{kind}/{name}": value for name, value in values.items()})
+            file.write(json.dumps({"step": step, "kind": kind, **record}) + "\n")
+        for tracker in self._trackers:
+            tracker.scalars(step, kind, finite(values))
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hides PyTorch, which takes seconds to import: tensorboardX imports it wherever it is
-    installed, and does without where it is not."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
-
-
-class _Events:
-    """A TensorBoard file, written at once.
-
-    tensorboardX's own `SummaryWriter` has a thread for it, and waits for ever on a full disk.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        # Here and not at the top: slow to import, and only one process needs it.
-        with _without_torch():
-            from tensorboardX import event_file_writer, proto, summary
-
-        self._event, self._scalar = proto.event_pb2.Event, summary.scalar
-        folder.mkdir(exist_ok=True)
-        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
-        # Tells TensorBoard to hide what an earlier file has of later steps.
-        started = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
-        self._add(step + 1, session_log=started)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            if math.isfinite(value):  # TensorBoard draws no other, and its writer logs a warning
-                self._add(step, summary=self._scalar(name, value))
-        self._writer.flush()
-
-    def _add(self, step: int, **content: Any) -> None:
-        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
-
-    def close(self) -> None:
-        self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
 from hyperrec_jax.training.state import TrainState, first_state, state_template
+from hyperrec_jax.training.trackers.base import open_trackers, require_trackers
 from hyperrec_jax.training.warm_start import WarmStart, begin_at, warm_start
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     """
     store = store or Store.open(Path(config["data"]["store"]))
     _require_rows(store)
+    require_trackers(config["train"]["trackers"])
     run = resolve(config, store.schema, store.split("train"))
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
@@ -107,7 +109,8 @@ def _hooks(
     run: Run, workdir: Path, store: Store, checkpoints: Checkpoints, step: int
 ) -> list[Hook]:
     """What happens beside the steps of a stage that goes on from a step."""
-    log = MetricsLog(workdir, step)
+    shown = run.config["train"]["trackers"] if processes.is_first() else ()
+    log = MetricsLog(workdir, step, open_trackers(shown, workdir, run.config, step))
     rows = store.split("validation")
     score = CompiledAhead(make_score_fn(run.model))
 

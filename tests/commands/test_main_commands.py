@@ -106,6 +106,9 @@ def test_evaluate_writes_the_front(command, trained):
     rows = list(csv.DictReader((folder / "front.csv").read_text().splitlines()))
     assert float(rows[3]["auc/buy"]) == front["preferences"][3]["auc/buy"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert {each.name for each in (trained / "tensorboard").iterdir()} >= {"train", "validation"}
+    shown = max((trained / "tensorboard" / "test").iterdir(), key=lambda each: each.stat().st_size)
+    assert (folder / "front.png").read_bytes() in shown.read_bytes()
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
     # The data has groups: lists come by themselves, and first.
     ranks = list(csv.DictReader((folder / "lists.csv").read_text().splitlines()))
