@@ -172,20 +172,21 @@ def check_options(
 def check(what: str, hint: Any, value: Any) -> Any:
     """The value as an annotation wants it: lists become tuples, all else stays.
 
-    Annotations of other kinds than numbers, text, `Literal`, tuples and unions of them are not
-    checked.
+    Annotations of other kinds than numbers, text, `Literal`, tuples, mappings and unions of them
+    are not checked.
 
     Raises:
       UserError: the value is of another type or out of its range.
     """
-    if isinstance(value, list):
-        value = _tuples(value)
+    value = _tuples(value)
     if not _fits(hint, value):
         raise UserError(f"{what} is {value!r}: give {expected(hint)}")
     return value
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
@@ -199,6 +200,9 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is tuple:
         element = Annotated[arguments[0], limits] if limits else arguments[0]
         return isinstance(value, tuple) and bool(value) and all(_fits(element, v) for v in value)
+    if origin is Mapping:
+        entries = value.items() if isinstance(value, Mapping) else [(None, None)]
+        return all(isinstance(k, str) and _fits(arguments[1], v) for k, v in entries)
     if kind in (int, float):
         numeric = isinstance(value, int if kind is int else (int, float))
         finite = numeric and not isinstance(value, bool) and math.isfinite(value)
@@ -232,5 +236,7 @@ def expected(hint: Any) -> str:
         end = end or (f" {inner}" if inner else "")
         plural = {int: "whole numbers", float: "numbers", str: "names"}
         return f"a list of {plural.get(element, 'values')}{end}"
+    if origin is Mapping:
+        return f"a dictionary from names to {expected(arguments[1])} each"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(kind, "nothing" if kind is type(None) else "a value") + end

@@ -96,6 +96,9 @@ def overridden(config: Mapping[str, Any], values: Mapping[str, Any]) -> Config:
     }
     for key, value in values.items():
         section, _, name = key.rpartition(".")
+        inner: list[str] = []
+        if section.partition(".")[0] in COMPONENTS:  # such as model.embedding_dims.item
+            section, name, *inner = key.split(".")
         known = section_options(section) if section in ("", *SECTIONS) else {}
         if section not in COMPONENTS and name not in known:
             raise UserError(f"no config key {key!r}; {suggestion(key, known_keys())}")
@@ -103,7 +106,13 @@ def overridden(config: Mapping[str, Any], values: Mapping[str, Any]) -> Config:
         if isinstance(value, str) and not is_text:
             value = parse_value(value)
         target = result.setdefault(section, {}) if section else result
-        if value is None and section in COMPONENTS and name != "name":
+        for part in inner:
+            held = target.get(name)
+            target[name] = dict(held) if isinstance(held, Mapping) else {}
+            target, name = target[name], part
+        if inner:
+            target[name] = _tuples(value)
+        elif value is None and section in COMPONENTS and name != "name":
             target.pop(name, None)  # back to the component's default
         else:
             target[name] = _tuples(value)

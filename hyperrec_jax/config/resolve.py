@@ -8,6 +8,7 @@ import jax
 
 from hyperrec_jax import models
 from hyperrec_jax.config.lists import ListTraining, gain_rates, resolve_lists
+from hyperrec_jax.config.named import by_table, check_targets, names_of, with_vector_files
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.config.overrides import check_config
 from hyperrec_jax.config.run import Config, Run
@@ -43,6 +44,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
       UserError: an option is unknown or out of its range, or two of them do not fit each other.
     """
     check_config(config)
+    config = with_vector_files(config)
     settings = config["train"]
     goals = create_goals(schema)
     model = create_model(config, schema)
@@ -106,15 +108,19 @@ def create_model(config: Config, schema: Schema) -> MultiTaskModel:
     Raises:
       UserError: unknown model or option.
     """
-    return models.create_model(
+    model = models.create_model(
         config["model"]["name"],
         field_sizes=schema.table_sizes,
         num_numerical=schema.num_numerical,
         num_tasks=schema.num_tasks,
         goal_outputs=tuple(goal.outputs for goal in create_goals(schema)),
         inputs=inputs_of(schema),
-        options=options(config["model"]),
+        names=names_of(schema),
+        options=by_table(options(config["model"]), schema),
     )
+    widths = {table: own.width for table, own in model.own_tables.items()}
+    check_targets(widths, model.embedding_dim, schema)
+    return model
 
 
 def options(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class PooledIds:
       table: Position of its table.
       length: Number of its columns.
       pooling: How the vectors of a row become one.
-      target: What `target_attention` compares them with.
+      target: What `target_attention` or `transformer` reads them for; the latter may have none.
     """
 
     table: int

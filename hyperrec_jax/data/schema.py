@@ -7,8 +7,9 @@ import dataclasses
 from functools import cached_property
 from typing import Any, Literal
 
-Pooling = Literal["mean", "sum", "attention", "target_attention"]
-"""How the vectors of a row's values become one; see `hyperrec_jax.models.pooling`."""
+Pooling = Literal["mean", "sum", "attention", "target_attention", "transformer"]
+"""How the vectors of a row's values become one; see `hyperrec_jax.models.pooling` and
+`hyperrec_jax.models.transformer`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class MultivaluedColumn:
       length: Values that are kept of a row; a row of fewer is padded with -1.
       pooling: How their vectors become one.
       shares: The field whose vocabulary and embeddings it uses, or None for its own.
-      target: The categorical field that `target_attention` compares the values with.
+      target: The categorical field that `target_attention` or `transformer` reads the values for.
       separator: What stands between two values where they come as text; None where they may not.
     """
 

@@ -1,21 +1,20 @@
-"""Models by name, with their options checked before anything is traced."""
+"""What every model has, and the registry of all of them."""
 
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Array
 
 from hyperrec_jax.data.inputs import Inputs
-from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.banks import Bank, Layout
 from hyperrec_jax.models.features import EmbeddedFeatures, FeatureEmbedding, Fold
 from hyperrec_jax.models.logits import to_logits
 from hyperrec_jax.models.norms import Norm
+from hyperrec_jax.models.tables import Own
+from hyperrec_jax.models.towers import Towers
 from hyperrec_jax.options import FROM_DATA, Count, Rate, Widths
 from hyperrec_jax.registry import Registry
 
@@ -23,6 +22,20 @@ Batch = Mapping[str, Array]
 
 PERTURBATIONS = "perturbations"
 """Collection of what is added to shared representations; see `MultiTaskModel.mark_shared`."""
+
+
+class Names(NamedTuple):
+    """Names from the data, for options that speak of one field or goal.
+
+    Attributes:
+      tables: The vocabularies, as many as `field_sizes`; each has the name of its field.
+      vectors: The vector fields.
+      goals: The goals.
+    """
+
+    tables: tuple[str, ...]
+    vectors: tuple[str, ...]
+    goals: tuple[str, ...]
 
 
 class MultiTaskModel(nn.Module):
@@ -38,9 +51,16 @@ class MultiTaskModel(nn.Module):
       num_tasks: Number of goals.
       goal_outputs: Number of outputs for each goal; one for each by default.
       inputs: Where fields of several values and shared vocabularies are; None without any.
+      names: Names of what options may speak of one by one; None where no option does.
       embedding_dim: Width of an embedded field.
+      embedding_dims: Widths of single fields where they differ, such as `{'item': 32}`; fields that
+        share a vocabulary share the width.
+      pretrained: Vectors from files for the values of single fields, such as `{'item': {'file':
+        'vectors.parquet', 'trainable': False}}`; their width is the field's.
       bottom_widths: Layer widths of an expert, or of the bottom where a model has no experts.
       tower_widths: Layer widths of a goal's tower, before its outputs.
+      goal_tower_widths: Layer widths of the towers of single goals where they differ, such as
+        `{'purchase': (64, 32)}`.
       dropout: Dropout rate after every hidden layer, in [0, 1).
       norm: Normalisation of hidden layers: over the batch, for each preference apart (`batch`) or
         for all preferences together (`pooled`), or over the layer.
@@ -54,9 +74,13 @@ class MultiTaskModel(nn.Module):
     num_tasks: int
     goal_outputs: Annotated[tuple[int, ...], FROM_DATA] = ()
     inputs: Annotated[Inputs | None, FROM_DATA] = None
+    names: Annotated[Names | None, FROM_DATA] = None
     embedding_dim: Count = 128
+    embedding_dims: Mapping[str, Count] | None = None
+    pretrained: Mapping[str, Mapping[str, Any]] | None = None
     bottom_widths: Widths = (512, 256)
     tower_widths: Widths = (128, 64)
+    goal_tower_widths: Mapping[str, Widths] | None = None
     dropout: Rate = 0.2
     norm: Norm = "batch"
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -70,6 +94,10 @@ class MultiTaskModel(nn.Module):
     needs a click, or whether the model can express nothing else."""
     binary_only: ClassVar[bool] = False
     """Whether the model multiplies or mixes probabilities, so that all its goals must be binary."""
+    one_width: ClassVar[bool] = False
+    """Whether the vectors of all fields must have one width: the model takes their mean."""
+    own_towers: ClassVar[bool] = True
+    """Whether each goal has a tower of its own, which may have widths of its own."""
     accumulate_steps: ClassVar[int] = 1
     """Batches per parameter update."""
     inner_learning_rate = 0.0
@@ -135,7 +163,13 @@ class MultiTaskModel(nn.Module):
           constants: Outputs of the best constant prediction of each goal, `[goal][output]`; of a
             binary goal the log-odds of its base rate.
         """
-        return self._with_output_bias(params, "towers", constants)
+        if not self.goal_tower_widths:
+            return self._with_output_bias(params, "towers", constants)
+        groups = dict(params.get("towers", {}))
+        for group, (_, members) in enumerate(self._tower_groups()):
+            own = [constants[goal] for goal in members]
+            groups = self._with_output_bias(groups, f"group_{group}", own)
+        return {**params, "towers": groups}
 
     @staticmethod
     def _with_output_bias(
@@ -158,7 +192,29 @@ class MultiTaskModel(nn.Module):
             self.fold,
             self.compute_dtype,
             self.inputs,
+            tuple(self.own_tables.items()),
+            self._vector_widths(),
         )
+
+    @property
+    def own_tables(self) -> dict[int, Own]:
+        """The vocabularies that have a table of their own, by position: those of another width, or
+        with vectors from a file."""
+        if self.names is None:
+            return {}
+        own = {}
+        for position, name in enumerate(self.names.tables):
+            width = (self.embedding_dims or {}).get(name, self.embedding_dim)
+            if name in (self.pretrained or {}):
+                given = cast(Mapping[str, Any], self.pretrained)[name]
+                own[position] = Own(given["width"], not given.get("trainable", False))
+            elif width != self.embedding_dim:
+                own[position] = Own(width)
+        return own
+
+    def _vector_widths(self) -> tuple[int, ...]:
+        vectors = () if self.names is None else self.names.vectors
+        return tuple((self.embedding_dims or {}).get(name, self.embedding_dim) for name in vectors)
 
     def new_bank(self, copies: int, widths: tuple[int, ...], **options: Any) -> Bank:
         """A bank of `copies` networks with this model's dropout, normalisation and layout."""
@@ -172,14 +228,28 @@ class MultiTaskModel(nn.Module):
             **options,
         )
 
-    def new_towers(self, copies: int | None = None, **options: Any) -> Bank:
+    def new_towers(self, copies: int | None = None, **options: Any) -> Bank | Towers:
         """One tower for each goal (or `copies` of them), with as many outputs as a goal has most.
 
         `to_logits` leaves those out that a goal does not have.
         """
-        return self.new_bank(
-            copies or self.num_tasks, self.tower_widths, outputs=self.tower_outputs, **options
-        )
+        options |= {"outputs": self.tower_outputs}
+        if self.goal_tower_widths and copies is None:
+            banks = [
+                self.new_bank(len(members), widths, parent=None, **options)
+                for widths, members in self._tower_groups()
+            ]
+            return Towers(tuple(banks), tuple(members for _, members in self._tower_groups()))
+        return self.new_bank(copies or self.num_tasks, self.tower_widths, **options)
+
+    def _tower_groups(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Widths of the towers that differ, each with the positions of its goals."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        names = self.names.goals if self.names else ()
+        for goal, name in enumerate(names):
+            widths = (self.goal_tower_widths or {}).get(name, self.tower_widths)
+            groups.setdefault(tuple(widths), []).append(goal)
+        return [(widths, tuple(members)) for widths, members in groups.items()]
 
     @property
     def tower_outputs(self) -> int:
@@ -195,85 +265,3 @@ MODELS: Registry[MultiTaskModel] = Registry("model", "hyperrec_jax.models")
 """All models by name."""
 
 register = MODELS.register
-
-
-def model_names() -> tuple[str, ...]:
-    """Names of all registered models, sorted."""
-    return tuple(sorted(MODELS))
-
-
-def model_class(name: str) -> type[MultiTaskModel]:
-    """The class of a registered model.
-
-    Raises:
-      UserError: If there is no such model.
-    """
-    return typing.cast(type[MultiTaskModel], MODELS.find(name))
-
-
-def model_options(name: str) -> dict[str, Any]:
-    """The options of a model with their defaults.
-
-    Raises:
-      UserError: If there is no such model.
-    """
-    return MODELS.defaults(name)
-
-
-def preference_share(model: MultiTaskModel, params: Mapping[str, Any]) -> float:
-    """Part of a model's parameters that stand between the preference and the logits, in [0, 1].
-
-    Through them a preference changes the model: the hypernetwork, what turns its code into gates,
-    adapters or towers, and anchors; not what they change.
-
-    Args:
-      model: A model of this registry.
-      params: Its parameters.
-    """
-    total = dependent = 0
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        names = {str(getattr(key, "key", key)) for key in path}
-        total += leaf.size
-        dependent += leaf.size if names & model.preference_parts else 0
-    return dependent / total
-
-
-def create_model(
-    name: str,
-    *,
-    field_sizes: tuple[int, ...],
-    num_numerical: int,
-    num_tasks: int,
-    goal_outputs: tuple[int, ...] = (),
-    inputs: Inputs | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> MultiTaskModel:
-    """Creates a registered model.
-
-    Args:
-      name: Registered name, such as `pomoe`.
-      field_sizes: Number of ids of each categorical field, or of each vocabulary.
-      num_numerical: Number of numerical fields.
-      num_tasks: Number of goals, at least 1.
-      goal_outputs: Number of outputs for each goal; one for each by default.
-      inputs: Where fields of several values and shared vocabularies are.
-      options: Values of the model's options where they differ from its defaults.
-
-    Raises:
-      UserError: If the model or an option is unknown, a value is of the wrong kind, or there is
-        nothing to learn from or for.
-    """
-    model = model_class(name)
-    if not field_sizes and not num_numerical and inputs is None:
-        raise UserError(f"model {name!r} needs at least one categorical or numerical field")
-    if num_tasks < 1:
-        raise UserError(f"model {name!r} needs at least one goal, not {num_tasks}")
-    values = MODELS.checked(name, options or {})
-    return model(
-        tuple(field_sizes),
-        num_numerical,
-        num_tasks,
-        goal_outputs=tuple(goal_outputs),
-        inputs=inputs,
-        **values,
-    )

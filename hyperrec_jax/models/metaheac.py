@@ -36,6 +36,8 @@ class MetaHeac(MultiTaskModel):
 
     accumulate_steps: ClassVar[int] = 2
     binary_only: ClassVar[bool] = True
+    one_width: ClassVar[bool] = True
+    own_towers: ClassVar[bool] = False
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()

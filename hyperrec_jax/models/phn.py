@@ -29,6 +29,7 @@ class PHN(MultiTaskModel):
     chunk_size: Count = 16384
 
     conditioned: ClassVar[bool] = True
+    own_towers: ClassVar[bool] = False
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()

@@ -23,3 +23,20 @@ def table_rows(field_sizes: Sequence[int]) -> int:
     """Rows of the table of all fields; a large one ends in unused rows, up to a multiple of 512."""
     rows = sum(field_sizes)
     return rows if rows < LARGE_TABLE_ROWS else -(-rows // 512) * 512
+
+
+def own_table(table: int) -> str:
+    """Name of the module whose `embedding` is that of one vocabulary alone, by its position."""
+    return f"own_{table}"
+
+
+def vocabularies_in(path: str, own: Sequence[int], count: int) -> list[int]:
+    """Positions of the vocabularies whose rows an embedding table has, in their order.
+
+    Args:
+      path: Names from the root of the state, joined by `/`; `is_table` is true of it.
+      own: Positions of the vocabularies that have a table of their own.
+      count: Number of vocabularies.
+    """
+    found = re.search(r"(^|/)own_(\d+)/embedding$", path)
+    return [int(found[2])] if found else [table for table in range(count) if table not in own]

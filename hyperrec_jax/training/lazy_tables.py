@@ -11,7 +11,9 @@ along them, and shrink it by L2. Small fields, and rows named at every step, far
 """
 
 import dataclasses
+import itertools
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +23,7 @@ from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.inputs import Inputs
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel.mesh import path_name
-from hyperrec_jax.parallel.tables import is_table, table_rows
+from hyperrec_jax.parallel.tables import is_table, table_rows, vocabularies_in
 from hyperrec_jax.training.state import Batch, TrainState
 from hyperrec_jax.training.step import RunStep, StepMetrics
 
@@ -52,32 +54,42 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
             model.accumulate_steps,
         )
         return step
-    num_rows = table_rows(model.field_sizes)
 
-    def has_row_for_each_id(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+    def fields_of(path: tuple[Any, ...], leaf: jax.Array) -> frozenset[int]:
+        """The fields whose rows an array has; none unless it is a table."""
         name = path_name(path)
-        if is_table(name) and leaf.shape[0] != num_rows:
+        if not is_table(name):
+            return frozenset()
+        fields = vocabularies_in(name, tuple(model.own_tables), len(model.field_sizes))
+        num_rows = table_rows([model.field_sizes[field] for field in fields])
+        if leaf.shape[0] != num_rows:
             raise UserError(
                 f"{name}: this embedding table has {leaf.shape[0]} rows and not one for each of "
-                f"the {num_rows} ids of all fields; set optimizer.lazy_rows to 0 for this model"
+                f"the {num_rows} ids of its fields; set optimizer.lazy_rows to 0 for this model"
             )
-        return is_table(name)
+        return frozenset(fields)
 
     def lazy_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         named = _named(batch, model.inputs, model.field_sizes, lazy_rows)
-        lazy = jax.tree_util.tree_map_with_path(has_row_for_each_id, state)
+        fields = jax.tree_util.tree_map_with_path(fields_of, state)
+        # One array of row numbers for all tables of the same fields: a table and its moments.
+        rows = {
+            key: _rows(named, sorted(key), model.field_sizes)
+            for key in set(jax.tree.leaves(fields))
+            if key
+        }
         small = jax.tree.map(
-            lambda is_lazy, leaf: leaf.at[named.rows].get(mode="clip") if is_lazy else leaf,
-            lazy,
+            lambda key, leaf: leaf.at[rows[key]].get(mode="clip") if key else leaf,
+            fields,
             state,
         )
         small_run = dataclasses.replace(run, model=model.clone(field_sizes=named.field_sizes))
         small, metrics = step(small_run, small, batch | named.ids)
         new_state = jax.tree.map(
-            lambda is_lazy, old, new: (
-                old.at[named.rows].set(new, mode="drop", unique_indices=True) if is_lazy else new
+            lambda key, old, new: (
+                old.at[rows[key]].set(new, mode="drop", unique_indices=True) if key else new
             ),
-            lazy,
+            fields,
             state,
             small,
         )
@@ -93,13 +105,13 @@ class _Named(NamedTuple):
     """What a batch needs of the tables.
 
     Attributes:
-      rows: All rows of a small table, of a large one those that the batch names, filled up to the
-        number of ids that it holds with rows that do not exist.
+      rows: For each table all rows of a small one, of a large one those that the batch names,
+        filled up to the number of ids that it holds with rows that do not exist.
       ids: The batch's ids as numbers of these rows within their table, by the batch's key.
       field_sizes: How many rows each table has now.
     """
 
-    rows: jax.Array
+    rows: tuple[jax.Array, ...]
     ids: dict[str, jax.Array]
     field_sizes: tuple[int, ...]
 
@@ -110,8 +122,7 @@ def _named(
     places = _places_of_tables(inputs, len(field_sizes))
     ids = {key: jnp.asarray(batch[key], jnp.int32) for key in _OF_IDS if key in batch}
     renamed = dict(ids)
-    nowhere = table_rows(field_sizes)
-    rows, first = [], 0
+    rows = []
     for size, columns in zip(field_sizes, places, strict=True):
         read = jnp.concatenate([ids[key][:, place] for key, place in columns], axis=1)
         if size >= lazy_rows and size > read.size:
@@ -119,7 +130,7 @@ def _named(
             # Padding names no row: it stands for one that the batch names anyway.
             values = jnp.where(there, read, jnp.maximum(read.max(), 0)).reshape(-1)
             named, place_of = jnp.unique(
-                values, size=read.size, fill_value=nowhere - first, return_inverse=True
+                values, size=read.size, fill_value=size, return_inverse=True
             )
             read = jnp.where(there, place_of.reshape(read.shape), read)
         else:
@@ -129,14 +140,24 @@ def _named(
             width = place.stop - place.start
             renamed[key] = renamed[key].at[:, place].set(read[:, start : start + width])
             start += width
-        rows.append(first + named)
-        first += size
-    small_sizes = tuple(map(len, rows))
-    padding = table_rows(small_sizes) - sum(small_sizes)
-    joined = jnp.concatenate([*rows, jnp.full(padding, nowhere)])
+        rows.append(named)
+    return _Named(tuple(rows), renamed, tuple(map(len, rows)))
+
+
+def _rows(named: _Named, fields: Sequence[int], field_sizes: tuple[int, ...]) -> jax.Array:
+    """Rows of the table of some fields that its small one takes the place of, each once."""
+    nowhere = table_rows([field_sizes[field] for field in fields])
+    padding = table_rows([named.field_sizes[field] for field in fields]) - sum(
+        named.field_sizes[field] for field in fields
+    )
+    firsts = itertools.accumulate((field_sizes[field] for field in fields), initial=0)
+    there = [
+        jnp.where(named.rows[field] < field_sizes[field], first + named.rows[field], nowhere)
+        for field, first in zip(fields, firsts, strict=False)
+    ]
+    joined = jnp.concatenate([*there, jnp.full(padding, nowhere)])
     # Distinct ones, so that all rows are unique.
-    missing = nowhere + jnp.arange(len(joined))
-    return _Named(jnp.where(joined < nowhere, joined, missing), renamed, small_sizes)
+    return jnp.where(joined < nowhere, joined, nowhere + jnp.arange(len(joined)))
 
 
 def _places_of_tables(inputs: Inputs | None, tables: int) -> list[list[tuple[str, slice]]]:

@@ -35,6 +35,7 @@ from hyperrec_jax.training.hooks import (
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.loop import run_loop
+from hyperrec_jax.training.pretrained import Tables, begin_with, pretrained_tables
 from hyperrec_jax.training.state import TrainState, first_state, state_template
 from hyperrec_jax.training.trackers.base import open_trackers, require_trackers
 from hyperrec_jax.training.warm_start import WarmStart, begin_at, warm_start
@@ -64,12 +65,13 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
     origin, begun = run.config["train"]["init_from"], saved_steps(workdir)
-    warm = warm_start(run, store, Path(origin)) if origin and not begun else None
+    tables = {} if begun else pretrained_tables(run, store)
+    warm = warm_start(run, store, Path(origin), tables) if origin and not begun else None
     with (
         workdirs.open_workdir(workdir, run.config, store, state_template(run)),
         explain_write_errors(workdir, "the last checkpoint is kept"),
     ):
-        progress = _train_rows(run, reader, workdir, store, warm)
+        progress = _train_rows(run, reader, workdir, store, warm, tables)
         if run.lists is not None and run.lists.epochs:
             progress = _train_lists(run, workdir, store)
         keep_scorer(workdir, store, progress.best_step)
@@ -77,11 +79,11 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
 
 
 def _train_rows(
-    run: Run, reader: Reader, workdir: Path, store: Store, warm: WarmStart | None
+    run: Run, reader: Reader, workdir: Path, store: Store, warm: WarmStart | None, tables: Tables
 ) -> Progress:
     """The first stage, or what is left of it."""
     checkpoints = Checkpoints(workdir)
-    state, progress = _resumed(run, checkpoints, store, warm)
+    state, progress = _resumed(run, checkpoints, store, warm, tables)
     if progress.finished or progress.list_step is not None:
         checkpoints.close()
         return progress
@@ -153,13 +155,17 @@ def _require_rows(store: Store) -> None:
 
 
 def _resumed(
-    run: Run, checkpoints: Checkpoints, store: Store, warm: WarmStart | None = None
+    run: Run,
+    checkpoints: Checkpoints,
+    store: Store,
+    warm: WarmStart | None = None,
+    tables: Tables | None = None,
 ) -> tuple[TrainState, Progress]:
     """The latest state of a workdir and its progress, or the first of both."""
     restored = checkpoints.restore_latest(state_template(run))
     if restored is None:
         state = first_state(run)
-        state = state if warm is None else begin_at(state, warm)
+        state = begin_with(run, state, tables or {}) if warm is None else begin_at(state, warm)
         return state, Progress(data_fingerprint=store.fingerprint)
     state, progress = restored
     logger.info("going on from step %d", int(state.step))

@@ -7,6 +7,7 @@ by the new training rows: the weights that read them are converted, so that the 
 still gives the same vector. A row of known values is thus scored as the old model scores it.
 """
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import path_name
-from hyperrec_jax.parallel.tables import is_table, table_rows
+from hyperrec_jax.parallel.tables import is_table, table_rows, vocabularies_in
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.pretrained import Tables
 from hyperrec_jax.training.state import TrainState, state_template
 from hyperrec_jax.training.trained import load_trained
 
@@ -49,7 +51,7 @@ class WarmStart(NamedTuple):
     told: list[str]
 
 
-def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
+def warm_start(run: Run, store: Store, origin: Path, tables: Tables | None = None) -> WarmStart:
     """Converts the selected model of another run to the data of this one.
 
     Nothing is written.
@@ -58,10 +60,13 @@ def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
       run: The run that begins.
       store: Its data.
       origin: The folder of the other run.
+      tables: Vectors from files, from `pretrained_tables`: new values begin at theirs, and frozen
+        tables are theirs.
 
     Raises:
       UserError: there is no model, or it has other fields, goals or shapes.
     """
+    tables = tables or {}
     where = f"train.init_from={origin}"
     trained = load_trained(origin)
     old, new = trained.schema, run.schema
@@ -72,20 +77,31 @@ def warm_start(run: Run, store: Store, origin: Path) -> WarmStart:
             f"{run.config['model']['name']}; take the same model"
         )
     vocabularies = [workdirs.check_kept_vocabulary(origin), store.path / workdirs.VOCABULARY]
-    rows, told = _rows(new, *vocabularies) if old.tables else (np.zeros(0, np.int64), [])
+    ids, told = _ids(new, *vocabularies) if old.tables else ([], [])
     template = state_template(run).variables
     found = processes.fetch(trained.variables)
-    _require_same_shapes(where, found, template, rows)
-    converted = jax.tree_util.tree_map_with_path(
-        lambda path, leaf, wanted: (
-            _taken(leaf, rows, len(wanted)) if is_table(path_name(path)) else leaf
-        ),
-        found,
-        template,
-    )
-    params = rescaled(converted["params"], old, new)
+    own = tuple(run.model.own_tables)
+    _require_same_shapes(where, found, template, own, list(map(len, ids)))
+
+    def converted(path: tuple[Any, ...], leaf: np.ndarray, wanted: Any) -> np.ndarray:
+        if not is_table(path_name(path)):
+            return leaf
+        fields = vocabularies_in(path_name(path), own, len(ids))
+        starts = itertools.accumulate((old.table_sizes[field] for field in fields), initial=0)
+        rows = [start + ids[field] for field, start in zip(fields, starts, strict=False)]
+        taken = _taken(leaf, np.concatenate(rows), len(wanted))
+        if fields[0] in tables:  # vectors from a file, which has a table of its own
+            own_ids, table = ids[fields[0]], tables[fields[0]]
+            fresh = own_ids == 0
+            fresh[0] = False  # the unknown id has learned
+            fresh |= run.model.own_tables[fields[0]].frozen
+            taken[: len(table)] = np.where(fresh[:, None], table, taken[: len(table)])
+        return taken
+
+    variables = jax.tree_util.tree_map_with_path(converted, found, template)
+    params = rescaled(variables["params"], old, new)
     told += _shifts(old, new)
-    return WarmStart(converted | {"params": params}, told)
+    return WarmStart(variables | {"params": params}, told)
 
 
 def begin_at(state: TrainState, warm: WarmStart) -> TrainState:
@@ -149,8 +165,8 @@ def _told(schema: Schema) -> list[str]:
     ]
 
 
-def _rows(schema: Schema, before: Path, now: Path) -> tuple[np.ndarray, list[str]]:
-    """For each row of the new embedding table the row of the old one that it begins at.
+def _ids(schema: Schema, before: Path, now: Path) -> tuple[list[np.ndarray], list[str]]:
+    """For each id of the new vocabularies the id of the old one that it begins at.
 
     Hashed ids mean the same whatever the data, so that all of their rows stay.
 
@@ -160,28 +176,26 @@ def _rows(schema: Schema, before: Path, now: Path) -> tuple[np.ndarray, list[str
       now: The new one.
 
     Returns:
-      int64 `[row]`, without the unused rows at the end of a large table; and a line for each
-      vocabulary on what it has in common with the old one.
+      int64 `[id]` for each vocabulary; and a line for each on what it has in common with the old
+      one.
     """
     old, new = read_vocabulary(before), read_vocabulary(now)
-    rows, told, first = [], [], 0
+    each, told = [], []
     for table in schema.tables:
         name = table.name
         if table.hashed:
-            rows.append(first + np.arange(table.size))
+            each.append(np.arange(table.size))
             told.append(f"field {name!r}: all {table.size - 1:,} hashed ids keep their embeddings")
-            first += table.size
             continue
         known, values = old[name].values, new[name].values
         ids = ValueEncoder(known)(values.cast(known.type))
-        rows.append(first + np.concatenate([[0], ids]))
+        each.append(np.concatenate([[0], ids]))
         seen = int((ids > 0).sum())
         told.append(
             f"field {name!r}: {seen:,} values keep their embedding, {len(values) - seen:,} new "
             f"ones begin at that of the unknown id, {len(known) - seen:,} are gone"
         )
-        first += len(known) + 1
-    return np.concatenate(rows), told
+    return each, told
 
 
 def _taken(table: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
@@ -190,7 +204,9 @@ def _taken(table: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([table[rows], unused])
 
 
-def _require_same_shapes(where: str, found: Any, template: Any, rows: np.ndarray) -> None:
+def _require_same_shapes(
+    where: str, found: Any, template: Any, own: Sequence[int], sizes: Sequence[int]
+) -> None:
     """Compares all arrays but for the number of ids."""
 
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -208,10 +224,13 @@ def _require_same_shapes(where: str, found: Any, template: Any, rows: np.ndarray
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(template):
         name = path_name(path)
-        if is_table(name) and leaf.shape[0] != table_rows([len(rows)]):
+        if not is_table(name):
+            continue
+        num_ids = sum(sizes[field] for field in vocabularies_in(name, own, len(sizes)))
+        if leaf.shape[0] != table_rows([num_ids]):
             raise UserError(
                 f"{where}: {name} has {leaf.shape[0]} rows and not one for each of the "
-                f"{len(rows)} ids of all fields; such a table can't be carried over"
+                f"{num_ids} ids of its fields; such a table can't be carried over"
             )
 
 

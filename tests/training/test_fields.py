@@ -301,8 +301,9 @@ def test_a_run_begins_at_the_model_of_older_histories(log, run, tmp_path):
         ({"sequences": [{"name": "history", "target": "no"}]}, "no categorical field 'no'"),
         (
             {"sequences": [{"name": "history", "target": "item", "pooling": "mean"}]},
-            "only pooling: target_attention has one",
+            "only pooling: target_attention and",
         ),
+        ({"sets": [{"name": "tags", "pooling": "transformer"}]}, "a transformer reads the order"),
         ({"vectors": [{"name": "picture"}]}, "say how many numbers each row has"),
         ({"vectors": [{"name": "picture", "size": 3}]}, r"row 1, column 'picture': .* has 2 num"),
         ({"categorical": ["item", {"name": "last", "shares": "last"}]}, "last: shares: no field"),

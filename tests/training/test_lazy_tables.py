@@ -45,7 +45,8 @@ def test_a_batch_finds_its_rows_in_the_small_tables(sizes, lazy_rows, seed):
     batch_size, rng = 6, np.random.default_rng(seed)
     ids = np.stack([rng.integers(0, size, batch_size) for size in sizes], axis=1)
     named = lazy_tables._named({"categorical": ids}, None, tuple(sizes), lazy_rows)
-    rows, places, small_sizes = named.rows, named.ids["categorical"], named.field_sizes
+    rows = lazy_tables._rows(named, range(4), tuple(sizes))
+    places, small_sizes = named.ids["categorical"], named.field_sizes
     assert len(np.unique(rows)) == len(rows) == sum(small_sizes)
     for size, small in zip(sizes, small_sizes, strict=True):
         assert small == (batch_size if size >= lazy_rows and size > batch_size else size)
@@ -70,17 +71,18 @@ def test_lists_and_columns_that_share_a_table_find_their_rows(seed, share_there)
     }
     named = lazy_tables._named(batch, inputs, sizes, 30)
     assert named.field_sizes == (20, 8)
-    assert len(np.unique(named.rows)) == 28
+    rows = np.asarray(lazy_tables._rows(named, range(2), sizes))
+    assert len(np.unique(rows)) == 28
     columns = np.concatenate([batch["categorical"], batch["multivalued"]], axis=1)
     places = np.concatenate([named.ids["categorical"], named.ids["multivalued"]], axis=1)
     starts = np.array([0, 0, 0, 0, 0, 90, 90])
     small_starts = np.array([0, 0, 0, 0, 0, 20, 20])
     there = columns >= 0
     np.testing.assert_array_equal(places == -1, ~there)
-    found = np.asarray(named.rows)[np.where(there, places + small_starts, 0)]
+    found = rows[np.where(there, places + small_starts, 0)]
     np.testing.assert_array_equal(found[there], (columns + starts)[there])
     # A row that only padding could have named keeps out: none is there that no id names.
-    of_first = np.asarray(named.rows)[:20]
+    of_first = rows[:20]
     of_first = of_first[of_first < sum(sizes)]
     assert set(of_first) == set(columns[:, :5][there[:, :5]])
 
@@ -141,6 +143,7 @@ class _Table:
     field_sizes: tuple[int, ...]
     accumulate_steps: int = 1
     inputs: None = None
+    own_tables: tuple[int, ...] = ()
 
     def clone(self, field_sizes):
         return replace(self, field_sizes=field_sizes)

@@ -82,16 +82,24 @@ def _multivalued(path: Path, key: str, values: Mapping[str, Any]) -> Multivalued
         pooling = "target_attention" if not is_set and (target or shares) else "mean"
     if pooling not in POOLINGS:
         _refuse(path, f"{where}: pooling: {pooling!r}; there are {', '.join(POOLINGS)}")
-    if pooling == "target_attention":
+    if pooling == "transformer" and is_set:
+        _refuse(
+            path, f"{where}: pooling: a transformer reads the order of values, and a set has none"
+        )
+    if pooling in ("target_attention", "transformer"):
         target = target or shares
-        if target is None:
+        if target is None and pooling == "target_attention":
             _refuse(
                 path,
                 f"{where}: pooling: target_attention compares the values with those of a "
                 "categorical field; name it, as in `target: item_id`",
             )
     elif target is not None:
-        _refuse(path, f"{where}: target: only pooling: target_attention has one; leave it out")
+        _refuse(
+            path,
+            f"{where}: target: only pooling: target_attention and transformer have one; leave it "
+            "out",
+        )
     return MultivaluedColumn(
         name=values["name"],
         kind="set" if is_set else "sequence",
