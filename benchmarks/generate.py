@@ -23,7 +23,7 @@ from hyperrec_jax.data.store_writer import StoreWriter
 
 FIELD_SIZES = tuple(size + 1 for size in USER_FIELD_SIZES + ITEM_FIELD_SIZES)
 """AliExpress' 16 fields, with an out-of-vocabulary id each."""
-NUM_NUMERICAL = USER_NUMBERS + ITEM_NUMBERS
+NUM_NUMERICAL = len(USER_NUMBERS + ITEM_NUMBERS)
 
 _CHUNK_ROWS = 1 << 18
 _SLOPE, _BIAS = 1.5, -1.5

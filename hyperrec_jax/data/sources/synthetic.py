@@ -26,7 +26,63 @@ from hyperrec_jax.errors import UserError
 
 USER_FIELD_SIZES = (10, 5, 20, 35, 10, 10, 35, 185, 40)
 ITEM_FIELD_SIZES = (40, 10, 10, 10, 10, 10, 10)
-USER_NUMBERS, ITEM_NUMBERS = 23, 40
+USER_FIELDS = (
+    "country",
+    "device",
+    "age_group",
+    "region",
+    "membership",
+    "entry_page",
+    "interest",
+    "city",
+    "last_category",
+)
+ITEM_FIELDS = ("category", "brand", "colour", "size", "material", "shipping", "seller_tier")
+USER_NUMBERS = (
+    "user_visits",
+    "user_clicks",
+    "user_orders",
+    "user_spent",
+    "user_returns",
+    "user_coupons",
+    "user_reviews",
+    "user_wishes",
+    "user_cart",
+    "user_tenure",
+    "user_recency",
+    "user_basket",
+    "user_discount_share",
+    "user_mobile_share",
+    "user_night_share",
+    "user_brand_loyalty",
+    "user_price_level",
+    "user_searches",
+    "user_filters",
+    "user_scroll_depth",
+    "user_session_length",
+    "user_messages",
+    "query_length",
+)
+ITEM_NUMBERS = (
+    "price",
+    "discount",
+    "rating",
+    "reviews",
+    "photos",
+    "stock",
+    "delivery_days",
+    "delivery_fee",
+    "weight",
+    "warranty",
+    "return_days",
+    "days_online",
+    *(
+        f"{of}_{what}"
+        for of in ("item", "brand", "seller", "category")
+        for what in ("views", "clicks", "carts", "orders", "returns", "rating", "trend")
+    ),
+)
+"""Names as a shop has them; what the numbers are follows from the seed alone."""
 TASKS = ("click", "conversion")
 
 _HIDDEN = 32
@@ -81,13 +137,10 @@ def synthetic_source(options: SyntheticOptions) -> Source:
     def test(staging: Path) -> Iterator[Rows]:
         return world.rows(options.test_rows, first_search=_TEST_SEARCHES)
 
-    sizes = USER_FIELD_SIZES + ITEM_FIELD_SIZES
     return Source(
         name="synthetic",
-        categorical=tuple(f"categorical_{i + 1}" for i in range(len(sizes))),
-        numerical=tuple(
-            NumericalColumn(f"numerical_{i + 1}") for i in range(USER_NUMBERS + ITEM_NUMBERS)
-        ),
+        categorical=USER_FIELDS + ITEM_FIELDS,
+        numerical=tuple(map(NumericalColumn, USER_NUMBERS + ITEM_NUMBERS)),
         tasks=TASKS,
         group="search_id",
         splits={"train": train, "test": test},
@@ -126,11 +179,11 @@ class _World:
     def __init__(self, options: SyntheticOptions):
         self._options = options
         rng = np.random.default_rng([options.seed, 0])
-        self._user = _Features(rng, USER_FIELD_SIZES, USER_NUMBERS)
-        self._item = _Features(rng, ITEM_FIELD_SIZES, ITEM_NUMBERS)
+        self._user = _Features(rng, USER_FIELD_SIZES, len(USER_NUMBERS))
+        self._item = _Features(rng, ITEM_FIELD_SIZES, len(ITEM_NUMBERS))
         # Orthogonal output weights make the two scores (nearly) uncorrelated.
         self._output = np.linalg.qr(rng.normal(size=(_HIDDEN, 2)))[0]
-        self._fan_in = np.sqrt(len(USER_FIELD_SIZES + ITEM_FIELD_SIZES) + USER_NUMBERS)
+        self._fan_in = np.sqrt(len(USER_FIELD_SIZES + ITEM_FIELD_SIZES) + len(USER_NUMBERS))
         self._mean, self._std = np.zeros(2), np.ones(2)
         sample = self._scores(rng, 8 * _SEARCHES_PER_CHUNK)[0]
         self._mean, self._std = sample.mean(0), sample.std(0)
