@@ -72,6 +72,13 @@ def test_every_module_and_the_console_script_are_in_the_wheel(site):
     assert scripts["console_scripts"]["hyperrec"] == "hyperrec_jax.commands.main:main"
 
 
+def test_what_the_page_is_made_of_is_in_the_wheel(site):
+    folder = site / "hyperrec_jax" / "reports" / "assets"
+    kept = ROOT / "hyperrec_jax" / "reports" / "assets"
+    assert {path.name for path in folder.iterdir()} == {path.name for path in kept.iterdir()}
+    assert (folder / "uPlot.LICENSE").read_text().startswith("The MIT License")
+
+
 def test_prepare_train_and_evaluate_without_the_checkout(site, tmp_path):
     (tmp_path / "own.py").write_text(CONFIG)
 

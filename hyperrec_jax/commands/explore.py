@@ -1,7 +1,8 @@
-"""A page with a slider per goal: `hyperrec explore --workdir DIR`.
+"""The page of `report.html`, live: `hyperrec explore --workdir DIR`.
 
-Metrics and the list of a chosen search follow the sliders; a goal moves them to the preference
-that `hyperrec suggest` picks. Only this machine reaches the page.
+Metrics and a list follow the preference at once, also between the preferences of the grid; points
+can be pinned and compared, and the best choice under guards is picked from controls. Only this
+machine reaches the page.
 """
 
 from collections.abc import Sequence
@@ -44,15 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hyperrec_jax.data.store import Store
     from hyperrec_jax.serving.explorer.answers import Explorer
     from hyperrec_jax.serving.limits import Limits
-    from hyperrec_jax.serving.preprocess import Preprocessor
-    from hyperrec_jax.training import workdir
     from hyperrec_jax.training.trained import load_trained
 
     with bind("127.0.0.1", arguments.port) as listener:
         trained = load_trained(arguments.workdir)
         store = Store.open(arguments.store or Path(trained.config["data"]["store"]))
-        preprocess = Preprocessor.open(trained.schema, arguments.workdir / workdir.VOCABULARY)
-        explorer = Explorer(trained, preprocess, store, arguments.split, arguments.rows)
+        explorer = Explorer(trained, store, arguments.split, arguments.rows)
         # A page for one: nobody balances load between several, so nothing is drained.
         limits = Limits(drain_seconds=0)
         listen(create_app(explorer), listener, f"{arguments.workdir} on", limits)

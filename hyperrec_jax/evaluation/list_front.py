@@ -38,6 +38,7 @@ class ListFront:
       lists: Number of lists with a positive of each goal, `[goal]`.
       skipped: The other lists, `[goal]`.
       samples: NDCG on resamples of the lists, `[resample, preference, goal]`; None without.
+      scores: What orders the rows, `[preference, row]`.
     """
 
     fusion: str
@@ -49,6 +50,7 @@ class ListFront:
     lists: NDArray[np.int64]
     skipped: NDArray[np.int64]
     samples: Floats | None = None
+    scores: NDArray[np.floating[Any]] | None = None
 
     @property
     def ndcg(self) -> Floats:
@@ -273,4 +275,5 @@ def list_front(
         lists=counted.sum(axis=1),
         skipped=(~counted).sum(axis=1),
         samples=samples,
+        scores=np.asarray(scores),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from hyperrec_jax.evaluation.bootstrap import interval
 from hyperrec_jax.evaluation.list_front import ListFront, Lists
-from hyperrec_jax.reports.plots import COLOURS, MARKERS, MAX_PAIRS, new_figure
+from hyperrec_jax.reports.plots import COLOURS, MARKERS
 from hyperrec_jax.reports.tables import table
 
 NOTE = (
@@ -114,17 +114,6 @@ def section(lists: Lists) -> str:
             ],
         )
     )
-
-
-def draw_lists(lists: Lists) -> Any:
-    """NDCG against NDCG for pairs of goals, and NDCG against the weight."""
-    goals = range(len(lists.first.goals))
-    pairs = [(a, b) for a in goals for b in goals if a < b][:MAX_PAIRS] or [(0, 0)]
-    figure, axes = new_figure(len(pairs) + 1, 4.2, columns=2 if len(pairs) == 1 else 3)
-    for panel, pair in zip(axes, pairs, strict=False):
-        draw_list_pair(panel, lists, pair)
-    draw_ndcg_by_weight(axes[len(pairs)], lists.first)
-    return figure
 
 
 def draw_list_pair(panel: Any, lists: Lists, pair: tuple[int, int]) -> None:

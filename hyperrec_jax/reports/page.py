@@ -1,12 +1,16 @@
-"""The front as one HTML page that needs no network: pictures as inline SVG, a table that sorts.
+"""The page of a front, one file that needs no network: `report.html`, and what the explorer shows.
 
-All that comes from data (names of goals, fields, config values) is escaped.
+Sentences and tables are written here, charts and controls by the scripts in `assets`, which read
+the numbers that the page carries. All that comes from data (names of goals, fields, config values)
+is escaped.
 """
 
 import base64
+import functools
 import html
 import json
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -15,58 +19,67 @@ from hyperrec_jax.evaluation.comparison import Comparison
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.reports import lists
 from hyperrec_jax.reports.details import Details
-from hyperrec_jax.reports.plots import (
-    draw_calibration,
-    draw_experts,
-    draw_front,
-    draw_training,
-    draw_weights,
-    to_svg,
-)
-from hyperrec_jax.reports.tables import undefined_note
-from hyperrec_jax.reports.template import PAGE, SCRIPT, STYLE
+from hyperrec_jax.reports.facts import as_script, page_facts
+from hyperrec_jax.reports.verdict import verdict
 
 
-def render(front: Front, extra: Details) -> str:
-    """The page."""
-    sections = []
-    if front.lists is not None:
-        of_lists = front.lists
-        picture = to_svg(lambda: lists.draw_lists(of_lists))
-        sections.append(("Lists", picture + lists.section(of_lists), lists.NOTE))
-    sections += [
-        ("Front", to_svg(lambda: draw_front(front)), _FRONT_NOTE),
-        ("Preferences", _table(front), _TABLE_NOTE),
-    ]
-    if front.has_grid:
-        sections.append(("Against the weight", to_svg(lambda: draw_weights(front)), _WEIGHT_NOTE))
-    if extra.comparison is not None:
-        sections.append(("Against other models", _comparison(extra.comparison), _COMPARISON_NOTE))
-    if any(extra.curves.values()):
-        picture = to_svg(lambda: draw_calibration(front, extra.curves))
-        sections.append(("Calibration", picture, _CALIBRATION_NOTE))
-    if extra.expert_use is not None:
-        use = extra.expert_use
-        sections.append(("Expert use", to_svg(lambda: draw_experts(front, use)), _EXPERT_NOTE))
-    if extra.importance is not None:
-        content = _rows(extra.importance.records())
-        sections.append(("What the model reads", content, _IMPORTANCE_NOTE))
-    if len(extra.history) > 1:
-        sections.append(("Training", to_svg(lambda: draw_training(extra.history)), ""))
-    sections.append(("Config and versions", _settings(extra), ""))
-    body = "".join(
-        f"<section><h2>{title}</h2>{f'<p>{note}</p>' if note else ''}{content}</section>"
-        for title, content, note in sections
-    )
-    facts = {"rows": f"{front.rows:,}"}
-    if front.lists is not None and front.lists.first.trade_off is not None:
-        facts["trade-off of lists"] = "yes" if front.lists.first.trade_off.found else "none here"
+def render(front: Front, details: Details, live: bool = False) -> str:
+    """The page.
+
+    Args:
+      front: Metrics under each preference.
+      details: What there is beside the front.
+      live: Whether a running explorer answers the page.
+    """
+    script, style = assets()
+    title = f"{details.source}, {front.split}: one model"
     if front.preferences is not None:
-        facts["preferences"] = f"{len(front.loss)}"
-        facts["not dominated"] = f"{int(front.non_dominated.sum())}"
+        title += f", {len(front.loss)} preference{'s' if len(front.loss) > 1 else ''}"
+    return _skeleton().format(
+        title=html.escape(title),
+        connect="'self'" if live else "'none'",
+        style=style,
+        verdict=_verdict(front),
+        cards=_cards(front),
+        sections="".join(_section(*each) for each in _sections(front, details) if each[1]),
+        footer=f"hyperrec_jax, {front.rows:,} rows of the {html.escape(front.split)} split.",
+        facts=as_script(page_facts(front, details, live)),
+        script=script,
+    )
+
+
+@functools.cache
+def assets() -> tuple[str, str]:
+    """The scripts and the styles of the page, each as one text; the charts' library first."""
+    folder = resources.files(__package__) / "assets"
+    texts = {one.name: one.read_text("utf-8") for one in folder.iterdir() if one.is_file()}
+    notice = "".join(f" * {line}\n" for line in texts["uPlot.LICENSE"].splitlines())
+    scripts = [f"/*\n{notice} */", texts["uPlot.iife.min.js"]]
+    scripts += [texts[name] for name in sorted(texts) if name[0].isdigit()]
+    return "\n".join(scripts), texts["uPlot.min.css"] + "\n" + texts["page.css"]
+
+
+@functools.cache
+def _skeleton() -> str:
+    return (resources.files(__package__) / "assets" / "page.html").read_text("utf-8")
+
+
+def _verdict(front: Front) -> str:
+    first, *others = verdict(front) or ["What this model is worth to its goals"]
+    lines = [("lead", first)]
+    lines += [("choice" if "guarded" in line else "more", line) for line in others]
+    return "\n".join(f'<p class="{kind}">{html.escape(line)}</p>' for kind, line in lines)
+
+
+def _cards(front: Front) -> str:
+    facts = {"rows": f"{front.rows:,}"}
+    if front.lists is not None:
+        first = front.lists.first
+        for goal, count in zip(first.goals, first.lists.tolist(), strict=True):
+            facts[f"lists with a positive of {goal}"] = f"{count:,}"
+    if front.preferences is not None:
+        facts["not dominated"] = f"{int(front.non_dominated.sum())} of {len(front.loss)}"
     facts["hypervolume"] = _number(front.hypervolume)
-    if front.trade_off is not None:
-        facts["trade-off of losses"] = "yes" if front.trade_off.found else "none here"
     for task, kind, positives, count in zip(
         front.tasks, front.kinds, front.positives, front.labelled, strict=True
     ):
@@ -74,44 +87,59 @@ def render(front: Front, extra: Details) -> str:
             facts[f"positives of {task}"] = f"{positives:,}"
         if kind != "binary" or count < front.rows:
             facts[f"labels of {task}"] = f"{count:,}"
-    cards = "".join(
+    return "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts.items()
     )
-    title = f"{extra.source}, {front.split}: one model"
-    if front.preferences is not None:
-        title += f", {len(front.loss)} preference{'s' if len(front.loss) > 1 else ''}"
-    title = html.escape(title)
-    undefined = html.escape(", ".join(front.undefined_tasks))
-    warning = f'<p class="warning">{undefined_note(front, undefined)}.</p>' if undefined else ""
-    return PAGE.format(
-        title=title, style=STYLE, cards=cards, warning=warning, body=body, script=SCRIPT
-    )
 
 
-_FRONT_NOTE = (
-    "Each point is a preference of the one model; rings mark those that no other dominates. "
-    "Below, or beside, the same with 95 % bootstrap intervals, if they were asked for: all points "
-    "share their rows and move together, so that bars may overlap where points truly differ."
-)
-_TABLE_NOTE = "Click a heading to sort. Log loss in nats; calibration is predicted over observed."
-_WEIGHT_NOTE = (
-    "A model that obeys: the more weight a goal has, the lower its loss, the higher its AUC."
+def _section(title: str, content: str, note: str = "") -> str:
+    said = f'<p class="note">{note}</p>' if note else ""
+    return f"<section><h2>{title}</h2>{said}{content}</section>\n"
+
+
+def _sections(front: Front, details: Details) -> list[tuple[str, ...]]:
+    """Title, content and note of what follows the charts; without content it is left out."""
+    found: list[tuple[str, ...]] = []
+    if any(details.curves.values()):
+        found.append(("Calibration", '<div id="calibration"></div>'))
+    if details.expert_use is not None:
+        found.append(("Expert use", '<div id="experts"></div>', _EXPERT_NOTE))
+    if details.comparison is not None:
+        found.append(("Against other models", _comparison(details.comparison), _COMPARISON_NOTE))
+    if details.importance is not None:
+        found.append(("What the model reads", rows(details.importance.records()), _READS_NOTE))
+    if front.lists is not None:
+        found.append(("Lists", _folded("All numbers", lists.section(front.lists)), lists.NOTE))
+    found.append(("Preferences", _table(front), _TABLE_NOTE))
+    if len(details.history) > 1:
+        found.append(("Training", '<div id="training"></div>'))
+    settings = _folded("What differs from the defaults", _settings(details.changed))
+    settings += _folded("Versions", _settings(details.versions))
+    found.append(("Config and versions", settings))
+    return found
+
+
+_TABLE_NOTE = (
+    "A heading sorts, a row is chosen by a click. Log loss in nats, with 95 % bootstrap intervals "
+    "where they were asked for; calibration is predicted over observed."
 )
 _COMPARISON_NOTE = (
     "The best of each model over its preferences. Regret: log loss where this model weighs the "
     "goal most, minus that of the other model that is best in it; with its deviation over "
     "resamples of the rows."
 )
-_CALIBRATION_NOTE = (
-    "Predicted against observed rate in bins of equally many rows; the diagonal is calibrated."
-)
-_IMPORTANCE_NOTE = (
+_READS_NOTE = (
     "What the main metric of each goal loses when a field is shuffled between rows, with its "
     "deviation over the shuffles. Fields that tell the same share their importance."
 )
 _EXPERT_NOTE = (
-    "Share of each expert in the gate's weights, by preference where the model takes one."
+    "Share of each expert in the gate's weights, from the least to the greatest weight of the "
+    "first goal where the model takes a preference."
 )
+
+
+def _folded(summary: str, content: str) -> str:
+    return f'<details class="print"><summary>{summary}</summary>{content}</details>'
 
 
 def _number(value: float) -> str:
@@ -119,51 +147,70 @@ def _number(value: float) -> str:
 
 
 def _table(front: Front) -> str:
+    """All preferences: the lists' NDCG first where there are any."""
     records = front.records()
-    names = list(records[0])
+    if front.lists is not None and front.preferences is not None:
+        first = front.lists.first
+        ndcg = [
+            dict(zip((f"NDCG@{first.k}/{goal}" for goal in first.goals), row, strict=True))
+            for row in first.ndcg.tolist()
+        ]
+        weights = {f"preference/{goal}" for goal in front.tasks}
+        records = [
+            {name: value for name, value in record.items() if name in weights}
+            | of_lists
+            | {name: value for name, value in record.items() if name not in weights}
+            for record, of_lists in zip(records, ndcg, strict=True)
+        ]
     heads = "".join(
         f'<th scope="col"><button type="button">{html.escape(_heading(name))}</button></th>'
-        for name in names
+        for name in records[0]
     )
-    rows = []
-    for place, record in enumerate(records):
-        cells = []
-        for name, value in record.items():
-            if isinstance(value, bool):
-                cells.append(f'<td data-value="{int(value)}">{"yes" if value else "no"}</td>')
-                continue
-            kind, _, task = name.partition("/")
-            samples = {
-                "auc": front.auc_interval,
-                "log_loss": front.loss_interval,
-                "loss": front.loss_interval,
-            }.get(kind)
-            shown = _number(value)
-            interval = None if samples is None else samples[:, place, front.tasks.index(task)]
-            if interval is not None and not np.isnan([value, *interval]).any():
-                low, high = interval
-                shown += f" <small>[{low:.4f}, {high:.4f}]</small>"
-            cells.append(f'<td data-value="{value}">{shown}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+    shown = "".join(
+        f"<tr>{''.join(_cell(front, place, *each) for each in record.items())}</tr>"
+        for place, record in enumerate(records)
+    )
     csv = base64.b64encode(front.to_csv().encode()).decode()
-    return (
-        f'<p><a download="front.csv" href="data:text/csv;charset=utf-8;base64,{csv}">'
-        "Download as CSV</a></p>"
+    count = f"All {len(records)} preferences" if len(records) > 1 else "All measures"
+    return _folded(
+        count,
         f'<div class="wide"><table id="front"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<tbody>{shown}</tbody></table></div>",
+    ) + (
+        '<p class="no-print"><a download="front.csv" '
+        f'href="data:text/csv;charset=utf-8;base64,{csv}">Download as CSV</a></p>'
     )
 
 
-def _rows(records: Sequence[dict[str, Any]]) -> str:
-    """A table of records with the same keys."""
+def _cell(front: Front, place: int, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f'<td data-value="{int(value)}">{"yes" if value else "no"}</td>'
+    kind, _, task = name.partition("/")
+    samples = {
+        "auc": front.auc_interval,
+        "log_loss": front.loss_interval,
+        "loss": front.loss_interval,
+    }.get(kind)
+    interval = None if samples is None else samples[:, place, front.tasks.index(task)]
+    shown = f"{value:.3f}" if kind == "preference" else _number(value)
+    if interval is not None and not np.isnan([value, *interval]).any():
+        low, high = interval
+        shown += f"<small>{low:.4f}&ndash;{high:.4f}</small>"
+    return f'<td data-value="{value}">{shown}</td>'
+
+
+def rows(records: Sequence[dict[str, Any]]) -> str:
+    """A table of records with the same keys, as HTML; names are escaped."""
 
     def row(cells: Sequence[Any], tag: str) -> str:
-        shown = (_number(cell) if isinstance(cell, float) else html.escape(cell) for cell in cells)
+        shown = (
+            _number(cell) if isinstance(cell, float) else html.escape(str(cell)) for cell in cells
+        )
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
-    rows = [row([_heading(name) for name in records[0]], "th")]
-    rows += [row(list(record.values()), "td") for record in records]
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    found = [row([_heading(name) for name in records[0]], "th")]
+    found += [row(list(record.values()), "td") for record in records]
+    return f'<div class="wide"><table>{"".join(found)}</table></div>'
 
 
 def _comparison(comparison: Comparison) -> str:
@@ -175,25 +222,23 @@ def _comparison(comparison: Comparison) -> str:
         if not np.isnan(covered):
             fact += f", covered {covered:.0%} of the way between the others' ends"
         facts.append(f"<li>{fact}</li>")
-    return f"{_rows(comparison.records())}<ul>{''.join(facts)}</ul>"
+    return f"{rows(comparison.records())}<ul>{''.join(facts)}</ul>"
 
 
 def _heading(name: str) -> str:
     kind, _, task = name.partition("/")
     shown = {"preference": "weight", "auc": "AUC", "log_loss": "log loss"}.get(kind, kind)
-    return f"{shown} {task}".replace("_", " ") if not task else f"{shown} {task}"
+    if not task:
+        return {"non_dominated": "not dominated"}.get(name, name).replace("_", " ")
+    return f"{shown} {task}"
 
 
-def _settings(extra: Details) -> str:
-    def listing(values: dict[str, Any]) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(json.dumps(value))}</td></tr>"
-            for key, value in values.items()
-            if value is not None
-        )
-        return f'<div class="wide"><table class="settings"><tbody>{rows}</tbody></table></div>'
-
-    return (
-        f"<details open><summary>Config</summary>{listing(extra.config)}</details>"
-        f"<details open><summary>Versions</summary>{listing(extra.versions)}</details>"
+def _settings(values: dict[str, Any]) -> str:
+    shown = "".join(
+        f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(json.dumps(value))}</td></tr>"
+        for key, value in values.items()
+        if value is not None
     )
+    if not shown:
+        return "<p>Nothing.</p>"
+    return f'<div class="wide"><table class="settings"><tbody>{shown}</tbody></table></div>'

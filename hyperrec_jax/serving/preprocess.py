@@ -84,12 +84,6 @@ class Preprocessor:
         """The values of a field that have the ids 1, 2, ..., sorted; none of a hashed one."""
         return self.vocabulary[self.schema.table_of(field)]
 
-    def told(self, field: CategoricalField | MultivaluedField, value_id: int) -> str:
-        """What an id of a field stands for."""
-        if value_id == 0:
-            return "(rare or new)" if field.min_count > 1 else "(new)"
-        return f"hash {value_id}" if field.hashed else str(self.values_of(field)[value_id - 1])
-
     def nullable(self) -> list[str]:
         """The columns that may have missing values where a reader of files asks for numbers."""
         return [field.name for field in self.schema.numerical if field.missing is not None]

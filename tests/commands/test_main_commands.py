@@ -122,7 +122,9 @@ def test_evaluate_writes_the_front(command, trained):
     assert output.index("lists: ") < output.index("losses: ")
     assert "list score: expected gain at " in output
     page = (folder / "report.html").read_text()
-    assert page.index("<h2>Lists</h2>") < page.index("<h2>Front</h2>")
+    facts = json.loads(page.partition('id="facts">')[2].partition("</script>")[0])
+    assert [view["name"] for view in facts["views"]] == ["lists", "predictions", "losses"]
+    assert page.index("NDCG@10 of buy") < page.index("The predictions: ")  # in the verdict, too
 
 
 def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):

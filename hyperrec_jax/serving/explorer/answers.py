@@ -4,6 +4,7 @@ The experts' outputs of a sample of rows are kept, so that a new preference cost
 towers.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,24 +14,27 @@ import numpy as np
 
 from hyperrec_jax.data.columns import input_columns
 from hyperrec_jax.data.labels import create_goals
+from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
-from hyperrec_jax.evaluation.list_scorer import centre
-from hyperrec_jax.evaluation.measures import mean_losses, measure
+from hyperrec_jax.evaluation.list_front import Lists, list_front
+from hyperrec_jax.evaluation.list_scorer import NDCG_RANKS, ListScorer, centre, ranks
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices, predict_all
 from hyperrec_jax.goals.regression import Regression
 from hyperrec_jax.models.decoding import decode, encode
-from hyperrec_jax.serving.preprocess import Preprocessor
+from hyperrec_jax.reports.details import Details, details_of_rows, raw_values_of
+from hyperrec_jax.reports.example_lists import MOST_RANKS, lists_of, naming_fields
+from hyperrec_jax.reports.views import views
 from hyperrec_jax.training.trained import Trained
 
-MAX_SEARCHES = 50
+MAX_LISTS = 50
 LIST_ROWS = 20
-SHOWN_FIELDS = 4
+RESAMPLES = 100
 TINY = 1e-30
 """Amounts below this are ordered as this, whose logarithm is finite."""
 
@@ -39,15 +43,15 @@ class Explorer:
     """A model on a sample of rows, ready for any preference.
 
     Attributes:
-      front: Metrics of the standard grid on the sample.
-      searches: Rows of each list that can be looked at: a group of the data, or `LIST_ROWS`
-        neighbours where it has no groups.
+      front: Metrics of the standard grid on the sample, and of its lists where it has groups.
+      details: What the page shows beside the front.
+      lists: Rows of each list that can be looked at: a group of the data, or `LIST_ROWS`
+        neighbours where it has no groups. The first has positives of most goals.
     """
 
     def __init__(
         self,
         trained: Trained,
-        preprocess: Preprocessor,
         store: Store,
         split: str,
         rows: int,
@@ -57,7 +61,6 @@ class Explorer:
 
         Args:
           trained: The model.
-          preprocess: With the vocabulary, to show values for ids.
           store: Data with the model's schema.
           split: Name of the split.
           rows: The first so many rows of the split are the sample.
@@ -74,47 +77,82 @@ class Explorer:
         if store.schema != trained.schema:
             raise UserError(f"store {store.path}: its schema is not that of the model")
         source = store.split(split)
-        count = min(rows, len(source))
-        if not count:
+        if not min(rows, len(source)):
             raise UserError(f"{store.path}: the {split} split has no rows")
-        self.tasks = trained.schema.tasks
-        self.goals = create_goals(trained.schema)
-        self._preprocess = preprocess
-        self._batch = source.slice(0, count)
-        groups = source.groups(0, count) if trained.schema.group else np.arange(count) // LIST_ROWS
-        self.searches = _searches(groups)
+        schema = trained.schema
+        self.tasks, self.goals = schema.tasks, create_goals(schema)
+        self._batch, groups = _sample(source, min(rows, len(source)), bool(schema.group))
+        self._groups = groups
+        neighbours = np.arange(len(self._batch["labels"])) // LIST_ROWS
+        self.lists = lists_of(
+            neighbours if groups is None else groups, self._batch["labels"], MAX_LISTS
+        )
         model, variables = trained.network, trained.variables
-        names = [column.name for column in input_columns(store.schema)]
-        inputs = {name: jnp.asarray(self._batch[name]) for name in names}
+        inputs = {c.name: jnp.asarray(self._batch[c.name]) for c in input_columns(schema)}
         features = jax.jit(lambda batch: encode(model, variables, batch))(inputs)
         decoded = jax.jit(lambda one: decode(model, variables, features, one[None])[0])
-        self._score = lambda preference: np.asarray(decoded(jnp.asarray(preference)))
-        preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
-        scores = self._scores(np.stack([self._score(preference) for preference in preferences]))
-        self.front: Front = evaluate_front(scores, split, self.tasks, preferences, goals=self.goals)
-        self._scorer = trained.list_scorer(store) if trained.schema.plain else None
+        self._score = lambda preference: np.asarray(decoded(jnp.asarray(preference, jnp.float32)))
+        self._scorer = trained.list_scorer(store) if schema.plain else None
         self._equal = self._score(centre(len(self.tasks)))
+        preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
+        outputs = np.stack([self._score(preference) for preference in preferences])
+        scores = self._scores(outputs)
+        self.front: Front = dataclasses.replace(
+            evaluate_front(
+                scores,
+                split,
+                self.tasks,
+                preferences,
+                goals=self.goals,
+                resamples=RESAMPLES,
+                groups=groups,
+            ),
+            lists=self._front_of_lists(outputs, preferences, RESAMPLES),
+        )
+        self.details: Details = dataclasses.replace(
+            details_of_rows(trained.folder, trained, self._gather, scores, self.front, groups),
+            grouped=groups is not None,
+            expected_gain=self._scorer is not None,
+            examples=self._examples(trained),
+        )
 
-    def at(self, preference: np.ndarray, search: int) -> dict[str, Any]:
-        """Metrics of the sample and the list of a search under a preference `[goal]`.
+    def at(self, preference: np.ndarray, chosen: int, baseline: np.ndarray) -> dict[str, Any]:
+        """Metrics of the sample and one list under a preference `[goal]`.
 
         The list is ordered by the expected gain (see `evaluation.list_scorer`), or where goals are
         not binary, by the weighted sum of what `order_scores` makes of the outputs.
 
+        Args:
+          preference: Weights that sum to one, `[goal]`.
+          chosen: Position of the list among `lists`.
+          baseline: The preference whose order the list's is compared with, `[goal]`.
+
         Raises:
-          UserError: there is no such search.
+          UserError: there is no such list.
         """
-        if not 0 <= search < len(self.searches):
-            raise UserError(f"no search {search}; there are {len(self.searches)}, from 0")
-        outputs = self._score(preference.astype(np.float32))
-        scores = self._scores(outputs[None])
-        table = measure(self.goals, scores)
+        if not 0 <= chosen < len(self.lists):
+            raise UserError(f"no list {chosen}; there are {len(self.lists)}, from 0")
+        outputs = self._score(preference)
+        front = dataclasses.replace(
+            evaluate_front(
+                self._scores(outputs[None]),
+                self.front.split,
+                self.tasks,
+                preference[None],
+                goals=self.goals,
+            ),
+            lists=self._front_of_lists(outputs[None], preference[None]),
+        )
         return {
             "preference": preference.tolist(),
-            "value": [_finite(table[f"{goal.primary}/{goal.name}"][0]) for goal in self.goals],
-            "loss": [_finite(loss) for loss in mean_losses(self.goals, scores)[0][0]],
-            "list": self._list(outputs, preference, self.searches[search]),
+            "values": {
+                view.name: [_finite(value) for value in view.values[0]] for view in views(front)
+            },
+            "list": self._list(outputs, preference, baseline, self.lists[chosen]),
         }
+
+    def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: column[rows] for name, column in self._batch.items()}
 
     def _scores(self, outputs: np.ndarray) -> Scores:
         """Outputs `[preference, row, output]` beside the labels of the sample."""
@@ -125,48 +163,75 @@ class Explorer:
             None if weight is None else weight[:, 0],
         )
 
+    def _front_of_lists(
+        self, outputs: np.ndarray, preferences: np.ndarray, resamples: int = 0
+    ) -> Lists | None:
+        """The lists of the sample under some preferences; None where the data has none."""
+        if self._groups is None or self._scorer is None:
+            return None
+        everything = np.arange(len(self._groups))
+        scores = [
+            self._order_score(each, everything, preference)
+            for each, preference in zip(outputs, preferences, strict=True)
+        ]
+        return Lists(
+            (
+                list_front(
+                    "expected_gain",
+                    self._scorer.place(),
+                    self.tasks,
+                    self._batch["labels"].T,
+                    np.stack(scores),
+                    self._groups,
+                    preferences,
+                    k=NDCG_RANKS,
+                    resamples=resamples,
+                ),
+            )
+        )
+
+    def _examples(self, trained: Trained) -> dict[str, Any]:
+        """The lists that there are, and the fields that tell their rows apart."""
+        self._raw = raw_values_of(trained)
+        self._naming = naming_fields(self._raw, [self._gather(rows) for rows in self.lists[:10]])
+        names = np.arange(1, len(self._batch["labels"]) + 1)
+        names = names if self._groups is None else self._groups
+        return {
+            "fields": [self._raw.names[field] for field in self._naming],
+            "lists": [{"list": str(names[rows[0]]), "rows": len(rows)} for rows in self.lists],
+        }
+
     def _list(
-        self, outputs: np.ndarray, preference: np.ndarray, rows: np.ndarray
+        self, outputs: np.ndarray, preference: np.ndarray, baseline: np.ndarray, rows: np.ndarray
     ) -> list[dict[str, Any]]:
+        """The rows that are among the first under either preference, the first one first."""
         score = self._order_score(outputs[rows], rows, preference)
-        order = np.argsort(-score, kind="stable")
-        equal = self._order_score(self._equal[rows], rows, centre(len(self.tasks)))
-        before = np.argsort(np.argsort(-equal, kind="stable"))  # rank of each row
-        fields = self._varying(rows)
-        predictions = predict_all(self.goals, outputs[rows])
+        before = self._order_score(self._score(baseline)[rows], rows, baseline)
+        rank, was = ranks(score), ranks(before)
+        order = [place for place in np.argsort(rank) if min(rank[place], was[place]) <= MOST_RANKS]
+        fields = self._raw.columns(self._gather(rows[order]))
+        predictions = predict_all(self.goals, outputs[rows[order]])
         return [
             {
-                "rank": rank + 1,
-                "equal": int(before[place]) + 1,
+                "rank": int(rank[place]),
+                "before": int(was[place]),
                 "score": float(score[place]),
-                "values": {name: values[place] for name, values in fields.items()},
-                "predictions": predictions[place].tolist(),
+                "values": [fields[field][number] for field in self._naming],
+                "predictions": predictions[number].tolist(),
                 "labels": [_finite(label) for label in self._batch["labels"][rows[place]].tolist()],
             }
-            for rank, place in enumerate(order[:LIST_ROWS])
+            for number, place in enumerate(order)
         ]
 
     def _order_score(
         self, outputs: np.ndarray, rows: np.ndarray, preference: np.ndarray
     ) -> np.ndarray:
         """What some rows with these outputs `[row, output]` are ordered by, `[row]`."""
-        if self._scorer is None:
+        scorer: ListScorer | None = self._scorer
+        if scorer is None:
             return order_scores(self.goals, outputs) @ preference.astype(np.float32)
-        asked = self._equal[rows] if self._scorer.place() == "centre" else outputs
-        return self._scorer.score(asked, preference)
-
-    def _varying(self, rows: np.ndarray) -> dict[str, list[str]]:
-        """Raw values of the first fields that tell the rows apart."""
-        schema, shown = self._preprocess.schema, {}
-        for index, field in enumerate(schema.categorical):
-            ids = self._batch["categorical"][rows, index]
-            shown[field.name] = [self._preprocess.told(field, int(i)) for i in ids]
-        for index, number in enumerate(schema.numerical):
-            values = self._batch["numerical"][rows, index] * number.std + number.mean
-            values = np.expm1(values) if number.log1p else values
-            shown[number.name] = [f"{value:.4g}" for value in values]
-        varying = [name for name, values in shown.items() if len(set(values)) > 1]
-        return {name: shown[name] for name in varying[:SHOWN_FIELDS]}
+        asked = self._equal[rows] if scorer.place() == "centre" else outputs
+        return scorer.score(asked, preference)
 
 
 def order_scores(goals: Sequence[RowGoal], outputs: np.ndarray) -> np.ndarray:
@@ -188,13 +253,18 @@ def order_scores(goals: Sequence[RowGoal], outputs: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _searches(groups: np.ndarray) -> list[np.ndarray]:
-    """Rows of the groups of two rows or more, in order of appearance."""
-    _, first, inverse, counts = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
-    )
-    chosen = [group for group in np.argsort(first) if counts[group] > 1][:MAX_SEARCHES]
-    return [np.flatnonzero(inverse == group) for group in chosen] or [np.arange(len(groups))]
+def _sample(
+    source: Split, count: int, grouped: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The first rows of a split and the list of each, without a list that is cut at the end."""
+    batch = {name: np.asarray(column) for name, column in source.slice(0, count).items()}
+    if not grouped:
+        return batch, None
+    groups = np.asarray(source.groups(0, count))
+    whole = groups != groups[-1] if count < len(source) else np.ones(count, bool)
+    if not whole.any():
+        whole[:] = True
+    return {name: column[whole] for name, column in batch.items()}, groups[whole]
 
 
 def _finite(value: float) -> float | None:
