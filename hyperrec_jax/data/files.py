@@ -50,6 +50,12 @@ def explain_write_errors(path: Path, kept: str = "finished stages are kept") -> 
         raise
 
 
+def is_of_the_disk(error: UserError) -> bool:
+    """Whether an error is one that `explain_write_errors` told, and no refusal of the input."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _FULL | _FORBIDDEN
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that takes its name only once complete.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.text import UnreadableValue, fits, to_numbers, to_text
+from hyperrec_jax.data.text import UnreadableValue, advice_on, fits, to_numbers, to_text
 
 PADDING = -1
 """Stands where a row has no more values; ids begin at 0."""
@@ -144,9 +144,12 @@ def _elements(values: pa.Array, separator: str | None) -> tuple[pa.Array, np.nda
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         values = _split(values.cast(pa.large_string()), separator)
     elif not _is_list(kind):
-        raise UnreadableValue(0, _NO_LIST.format(kind))
+        parts = advice_on(kind) if types.is_nested(kind) else ""
+        raise UnreadableValue(0, _NO_LIST.format(kind) + parts)
     elif _is_list(kind.value_type) or types.is_struct(kind.value_type):
-        raise UnreadableValue(0, f"is of type {kind}; lists of values can't be nested")
+        raise UnreadableValue(
+            0, f"is of type {kind}; lists of values can't be nested, give a column for each part"
+        )
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     return values.flatten(), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from hyperrec_jax.data.files import written_whole
+from hyperrec_jax.data.files import is_of_the_disk, written_whole
 from hyperrec_jax.data.locks import take
 from hyperrec_jax.data.mixing import mix64
 from hyperrec_jax.data.source import ReadRows, Rows, Source
@@ -27,7 +27,9 @@ _CHUNK_ROWS = 65_536
 def open_staging(staging: Path, provenance: str) -> Iterator[None]:
     """Keeps the finished stages of the same input, removes those of another; locks the folder.
 
-    The system lets go of the lock however this process ends.
+    What is refused leaves no folder, since the same input would be refused again; what the system
+    ends, or a full disk, leaves the finished stages. The system lets go of the lock however this
+    process ends.
 
     Raises:
       UserError: another process prepares there.
@@ -49,7 +51,12 @@ def open_staging(staging: Path, provenance: str) -> Iterator[None]:
             for path in staging.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             mark.write_text(provenance)
-        yield
+        try:
+            yield
+        except UserError as error:
+            if not is_of_the_disk(error):
+                shutil.rmtree(staging, ignore_errors=True)
+            raise
     finally:
         os.close(handle)
 

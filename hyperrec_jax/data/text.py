@@ -74,7 +74,8 @@ def to_text(values: pa.Array) -> pa.Array:
         return pc.fill_null(_from_distinct(values, to_text), "")
     text = _of_type(values)
     if text is None:
-        raise UnreadableValue(0, f"is of type {kind}; ids are text, numbers, booleans or dates")
+        what = "ids are text, numbers, booleans or dates"
+        raise UnreadableValue(0, f"is of type {kind}; {what}{advice_on(kind)}")
     return pc.fill_null(text, "")
 
 
@@ -255,7 +256,21 @@ def to_numbers(values: pa.Array) -> pa.Array:
         return values.cast(pa.float64())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _parsed(values.cast(pa.string()))
-    raise UnreadableValue(0, f"is of type {kind}; give numbers")
+    raise UnreadableValue(0, f"is of type {kind}; give numbers{advice_on(kind)}")
+
+
+def advice_on(kind: pa.DataType) -> str:
+    """What can be done about a column of a type that is no single value; empty if it is one."""
+    types = pa.types
+    if types.is_struct(kind) or types.is_map(kind) or types.is_union(kind):
+        return ", a column for each part"
+    if types.is_nested(kind):
+        return ", or name the column of lists under sets, sequences or vectors"
+    if types.is_duration(kind) or types.is_interval(kind):
+        return ", such as the number of seconds"
+    if types.is_temporal(kind):
+        return ", or name the column of times under time"
+    return ""
 
 
 def _parsed(texts: pa.Array) -> pa.Array:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hyperrec_jax.data.text import UnreadableValue
+from hyperrec_jax.data.text import UnreadableValue, advice_on
 
 SECOND = 1_000_000
 """Microseconds in a second."""
@@ -74,7 +74,8 @@ def to_times(values: pa.Array, unit: str | None = None) -> np.ndarray:
         return _of_numbers(values.cast(pa.float64(), safe=False).to_numpy(False), unit)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _of_text(values.cast(pa.string()), unit)
-    raise UnreadableValue(0, f"is of type {kind}; times are ISO text, numbers or time stamps")
+    what = "times are ISO text, numbers or time stamps"
+    raise UnreadableValue(0, f"is of type {kind}; {what}{advice_on(kind)}")
 
 
 def iso_time(text: str) -> int:

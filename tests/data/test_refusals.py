@@ -27,11 +27,11 @@ COLUMNS = {"labels": ["click"], "categorical": ["item"], "numerical": ["age"]}
 
 
 def _contents(folder):
-    """Every file below a folder, but for what an unfinished `prepare` keeps to go on from."""
+    """Every file below a folder."""
     return {
         path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.endswith(".staging") for part in path.parts)
+        if path.is_file()
     }
 
 
