@@ -1,7 +1,11 @@
 """Features that give a label away, said before anybody trains on them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from hyperrec_jax.data.columns import Batch
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.evaluation.metrics import auc
 
@@ -9,6 +13,7 @@ LEAK_AUC = 0.999
 """A single feature that orders a label better than this is most likely made from the label."""
 
 _ROWS = 1 << 16
+_ROWS_OF_VECTORS = 1 << 13
 _LEAST_OF_A_CLASS = 20
 
 
@@ -16,8 +21,10 @@ def leak_warnings(store: Store) -> list[str]:
     """Features that alone tell a label of the training rows, one line for each.
 
     A number is judged by its AUC, a categorical value by the share of positives that the other
-    half of the rows has for it. Up to 65,536 rows are read, evenly spaced; labels with fewer than
-    20 positives or negatives among them are left out.
+    half of the rows has for it, a set or a sequence by the highest and the lowest such share among
+    its values and by how many they are, and a vector by each of its numbers. Up to 65,536 rows are
+    read, evenly spaced, and 8,192 of them for vectors; labels with fewer than 20 positives or
+    negatives among them are left out.
     """
     split = store.split("train")
     count = min(len(split), _ROWS)
@@ -26,33 +33,70 @@ def leak_warnings(store: Store) -> list[str]:
     batch = split.gather(np.linspace(0, len(split) - 1, count).astype(np.int64))
     schema, lines = store.schema, []
     for task, label in zip(schema.tasks, batch["labels"].T > 0, strict=True):
-        if min(label.sum(), (~label).sum()) < _LEAST_OF_A_CLASS:
+        if _of_rarer_class(label) < _LEAST_OF_A_CLASS:
             continue
-        scores = [
-            (field.name, _rate_of_value(ids, label, field.size))
-            for field, ids in zip(schema.categorical, batch["categorical"].T, strict=True)
+        found: dict[str, float] = {}  # the best of each column, in their order
+        for name, values, step in _scores(schema, batch, label):
+            area = auc(label[::step], values)
+            found[name] = max(found.get(name, 0), area, 1 - area)
+        lines += [
+            f"{store.path}: column {name!r} alone tells label {task!r} (AUC {area:.4f} on training "
+            "rows); leave it out if it is not known before the label is"
+            for name, area in found.items()
+            if area > LEAK_AUC
         ]
-        scores += [
-            (field.name, values)
-            for field, values in zip(schema.numerical, batch["numerical"].T, strict=True)
-        ]
-        for name, values in scores:
-            area = auc(label, values)
-            if max(area, 1 - area) > LEAK_AUC:
-                lines.append(
-                    f"{store.path}: column {name!r} alone tells label {task!r} (AUC "
-                    f"{max(area, 1 - area):.4f} on training rows); leave it out if it is not known "
-                    "before the label is"
-                )
     return lines
 
 
-def _rate_of_value(ids: np.ndarray, label: np.ndarray, size: int) -> np.ndarray:
-    """Share of positives among the rows with the same value in the other half: f64 [row]."""
-    rates = np.empty(len(ids))
+def _of_rarer_class(label: np.ndarray) -> int:
+    """Number of positives or of negatives, whichever are fewer."""
+    return int(min(label.sum(), (~label).sum()))
+
+
+def _scores(
+    schema: Schema, batch: Batch, label: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """What each column may order a label by, of every row or of one in `step`: `[row]`, step."""
+    for field, ids in zip(schema.categorical, batch["categorical"].T, strict=True):
+        yield field.name, _rates(ids[:, None], label, field.size)[:, 0], 1
+    for number, values in zip(schema.numerical, batch["numerical"].T, strict=True):
+        yield number.name, values, 1
+    start = 0
+    for several in schema.multivalued:
+        ids = batch["multivalued"][:, start : start + several.length]
+        start += several.length
+        rates, there = _rates(ids, label, several.size), ids >= 0
+        empty = ~there.any(axis=1)
+        highest = rates.max(axis=1, where=there, initial=0)
+        lowest = rates.min(axis=1, where=there, initial=1)
+        for rate in (highest, lowest):
+            yield several.name, np.where(empty, label.mean(), rate), 1
+        yield several.name, there.sum(axis=1), 1
+    # A vector has many numbers, each of which is sorted: fewer rows do where they have both labels.
+    step = max(1, len(label) // _ROWS_OF_VECTORS)
+    step = step if _of_rarer_class(label[::step]) >= _LEAST_OF_A_CLASS else 1
+    names = [vector.name for vector in schema.vectors for _ in range(vector.width)]
+    for place, name in enumerate(names):
+        yield name, batch["vectors"][::step, place], step
+
+
+def _rates(ids: np.ndarray, label: np.ndarray, size: int) -> np.ndarray:
+    """Share of positives among the rows of the other half that have a value, by value.
+
+    Args:
+      ids: `[row, value]`, -1 for none.
+      label: Bool `[row]`.
+      size: Number of ids.
+
+    Returns:
+      float64 `[row, value]`, without meaning where there is no value.
+    """
+    rates = np.empty(ids.shape)
     for half in (0, 1):
-        ours, theirs = slice(half, None, 2), slice(1 - half, None, 2)
-        seen = np.bincount(ids[theirs], minlength=size)
-        positives = np.bincount(ids[theirs], label[theirs], minlength=size)
-        rates[ours] = ((positives + label.mean()) / (seen + 1))[ids[ours]]
+        ours, theirs = ids[half::2], ids[1 - half :: 2]
+        there = theirs >= 0
+        labels = np.broadcast_to(label[1 - half :: 2, None], theirs.shape)[there]
+        seen = np.bincount(theirs[there], minlength=size)
+        positives = np.bincount(theirs[there], labels, minlength=size)
+        rates[half::2] = ((positives + label.mean()) / (seen + 1))[ours]
     return rates

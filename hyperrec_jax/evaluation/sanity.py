@@ -68,13 +68,18 @@ def _few_labels(store: Store) -> Iterator[str]:
 
 def _constant_columns(store: Store) -> Iterator[str]:
     split, schema = store.split("train"), store.schema
-    names = {
-        "categorical": [field.name for field in schema.categorical],
-        "numerical": [field.name for field in schema.numerical],
+    widths = {
+        "categorical": [(field.name, 1) for field in schema.categorical],
+        "numerical": [(field.name, 1) for field in schema.numerical],
+        "multivalued": [(field.name, field.length) for field in schema.multivalued],
+        "vectors": [(field.name, field.width) for field in schema.vectors],
     }
-    for kind, columns in names.items():
-        for column, same in zip(columns, _constant(split, kind), strict=True):
-            if same:
+    for kind, columns in widths.items():
+        if not columns:
+            continue
+        ends = np.cumsum([width for _, width in columns])[:-1]
+        for (column, _), same in zip(columns, np.split(_constant(split, kind), ends), strict=True):
+            if same.all():
                 yield (
                     f"{store.path}: column {column!r} has the same value in all {len(split):,} "
                     "training rows, so that nothing can be learnt from it; leave it out"

@@ -1,5 +1,7 @@
 """What is told about suspicious data, and what is not."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +11,13 @@ from hyperrec_jax.data.checks import (
     unseen_in_store,
     unseen_warnings,
 )
-from hyperrec_jax.data.schema import CategoricalField, NumericalField, Schema
+from hyperrec_jax.data.schema import (
+    CategoricalField,
+    MultivaluedField,
+    NumericalField,
+    Schema,
+    VectorField,
+)
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.evaluation.leaks import leak_warnings
@@ -77,6 +85,60 @@ def test_a_feature_that_is_a_label_is_told(write):
     flag, paid = leak_warnings(write(numerical=numbers, categorical=ids))
     assert "column 'flag' alone tells label 'click' (AUC 1.0000" in flag
     assert "column 'paid' alone tells label 'buy' (AUC 1.0000" in paid
+
+
+def _lists(rng, rows, cells):
+    """Rows of a set of three values, padded, from a function of the row's number."""
+    ids = np.full((rows, 3), -1)
+    for row in range(rows):
+        values = cells(row, rng)[:3]
+        ids[row, : len(values)] = values
+    return ids
+
+
+LISTS = dataclasses.replace(
+    SCHEMA,
+    categorical=(),
+    tasks=("click",),
+    goals=(),
+    multivalued=(
+        MultivaluedField("tags", "set", 3, "mean", size=9),
+        MultivaluedField("absent", "set", 3, "mean", size=9),
+        MultivaluedField("bought", "set", 3, "mean", size=9),
+        MultivaluedField("seen", "sequence", 3, "mean", size=9),
+    ),
+    vectors=(VectorField("picture", 3), VectorField("told", 2), VectorField("same", 2)),
+)
+
+
+@pytest.mark.parametrize("rows", [900, 20_000])
+def test_lists_and_vectors_that_tell_a_label_are_told(tmp_path, rows):
+    rng = np.random.default_rng(0)
+    label = rng.random(rows) < 0.4
+    plain = lambda row, rng: rng.integers(1, 9, rng.integers(0, 4))  # noqa: E731
+    # One value is there where the label is; the list is empty where it is; neither.
+    columns = [
+        _lists(rng, rows, plain),
+        _lists(rng, rows, lambda row, rng: [] if label[row] else rng.integers(1, 9, 2)),
+        _lists(rng, rows, lambda row, rng: [*rng.integers(1, 8, 2), *([8] if label[row] else [])]),
+        np.tile([3, 4, -1], (rows, 1)),
+    ]
+    vectors = rng.normal(size=(rows, 7)).astype(np.float32)
+    vectors[:, 4] = 3 - 2.0 * label
+    vectors[:, 5:] = 1
+    batch = {
+        "numerical": rng.normal(size=(rows, 2)).astype(np.float32),
+        "labels": label[:, None].astype(np.uint8),
+        "multivalued": np.concatenate(columns, axis=1),
+        "vectors": vectors,
+    }
+    with StoreWriter(tmp_path / "store", LISTS, [pa.array(range(8))] * 4) as writer:
+        writer.append("train", batch)
+    store = Store.open(tmp_path / "store")
+    told = [line.split("'")[1] for line in leak_warnings(store)]
+    assert told == ["absent", "bought", "told"]
+    constant = [line.split("'")[1] for line in _told(store, "same value")]
+    assert constant == ["seen", "same"]
 
 
 def test_a_value_for_each_row_is_no_leak(write, monkeypatch):
