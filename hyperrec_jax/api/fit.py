@@ -18,6 +18,7 @@ def fit(
     *,
     preset: str = "default",
     init_from: str | Path | None = None,
+    init_optimizer: bool = False,
 ) -> Model:
     """Trains a model in a workdir, or goes on where a former call was stopped.
 
@@ -30,6 +31,7 @@ def fit(
       init_from: Folder of another run whose selected model is the begin, such as that of last
         month's data. Values that both data sets have keep their embeddings, new ones begin at that
         of the unknown id; fields, goals and the model's options must be the same.
+      init_optimizer: Whether the optimizer goes on from that run's moments, too.
 
     Returns:
       The selected model; its `evaluate()` gives the front.
@@ -40,6 +42,8 @@ def fit(
     values = {"data.store": str(store.path)} | dict(options or {})
     if init_from is not None:
         values["train.init_from"] = str(init_from)
+    if init_optimizer:
+        values["train.init_optimizer"] = True
     config = overridden(defaults.get_config(preset).to_dict(), values)
     train(config, Path(workdir), store)
     return Model.load(Path(workdir), store)

@@ -41,10 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "goals; the same as --set train.init_from=FOLDER.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "init-optimizer",
+        False,
+        "Whether the optimizer, too, goes on from the run of --init-from; the same as --set "
+        "train.init_optimizer=true.",
+        flag_values=values,
+    )
     distributed.define_flags(values)
     overrides = cli.parse_flags(values, argv, __doc__)
     if values["init-from"].value is not None:
         overrides["train.init_from"] = values["init-from"].value
+    if values["init-optimizer"].value:
+        overrides["train.init_optimizer"] = "true"
     config = load_config(values.config, overrides)
     workdir = Path(values.workdir or f"runs/{config_name(values.config)}")
     with distributed.joined(distributed.cluster_from_flags(values)):

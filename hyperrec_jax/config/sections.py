@@ -63,6 +63,8 @@ class Train:
       prior_bias: Whether the first predictions are the base rates, not one half.
       init_from: Folder of another run whose selected model is the begin, on data with the same
         fields and goals; by default the begin is random.
+      init_optimizer: Whether the optimizer goes on from that run's moments, too, and does not begin
+        anew; those of new values are zero.
       unknown_share: Share of the ids of a batch that is taken for values never seen, so that the
         unknown id is trained, too; 0 for none.
       skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
@@ -81,6 +83,7 @@ class Train:
     checkpoint_every: Count = 500
     prior_bias: bool = True
     init_from: str | None = None
+    init_optimizer: bool = False
     unknown_share: Annotated[float, Range("[0, 1)")] = 0.0
     skip_nonfinite: bool = False
     trackers: tuple[str, ...] = ("tensorboard",)

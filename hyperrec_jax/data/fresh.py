@@ -1,6 +1,7 @@
 """A fresh log, read with the vocabulary and the scaling of a model that is trained already."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import pyarrow as pa
 
 from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
+from hyperrec_jax.data.fresh_checks import compare_with_model
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.source import NumericalColumn, Source, VectorColumn
 from hyperrec_jax.data.sources.csv_files import description_source
-from hyperrec_jax.data.sources.description import Description, read_description
+from hyperrec_jax.data.sources.description import Description, read_description, read_values
 from hyperrec_jax.data.sources.goal_columns import GoalColumn
 from hyperrec_jax.data.staging import Part, stage
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.store_writer import StoreWriter
 from hyperrec_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _TABLES = (".csv", ".csv.gz", ".parquet")
 
@@ -60,7 +64,8 @@ def fresh_source(path: Path, schema: Schema) -> Source:
       schema: What the model reads.
 
     Raises:
-      UserError: There is no such file, or the description lacks a field or a goal of the model.
+      UserError: There is no such file, or the description lacks a field or a goal of the model, or
+        says something else of it than the model knows.
     """
     if path.name.lower().endswith(_TABLES):
         if not path.is_file():
@@ -77,6 +82,8 @@ def fresh_source(path: Path, schema: Schema) -> Source:
         missing = [name for name in names if name not in there]
         if missing:
             raise UserError(f"{path}: names no {what} {missing[0]!r}, which the model has; add it")
+    for line in compare_with_model(path, read_values(path), schema):
+        logger.warning("%s", line)
     described = describe_fresh(schema, given.files, columns)
     described = dataclasses.replace(
         described,

@@ -65,6 +65,11 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
     origin, begun = run.config["train"]["init_from"], saved_steps(workdir)
+    if run.config["train"]["init_optimizer"] and not origin:
+        raise UserError(
+            "train.init_optimizer: there is no other run to take the optimizer's state from; name "
+            "its folder by --init-from, or leave it out"
+        )
     tables = {} if begun else pretrained_tables(run, store)
     warm = warm_start(run, store, Path(origin), tables) if origin and not begun else None
     with (

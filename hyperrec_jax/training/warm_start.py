@@ -7,9 +7,7 @@ by the new training rows: the weights that read them are converted, so that the 
 still gives the same vector. A row of known values is thus scored as the old model scores it.
 """
 
-import itertools
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,23 +15,23 @@ import jax
 import numpy as np
 
 from hyperrec_jax.config.run import Run
-from hyperrec_jax.data.encode import ValueEncoder, vector_scale
-from hyperrec_jax.data.schema import NumericalField, Schema
+from hyperrec_jax.data.encode import ValueEncoder
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.data.vocabulary_file import read_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.parallel.mesh import path_name
-from hyperrec_jax.parallel.tables import is_table, table_rows, vocabularies_in
+from hyperrec_jax.parallel.tables import is_table, table_rows
 from hyperrec_jax.training import workdir as workdirs
+from hyperrec_jax.training.carried_rows import CarriedRows
 from hyperrec_jax.training.pretrained import Tables
+from hyperrec_jax.training.scales import rescaled, scales_of
 from hyperrec_jax.training.state import TrainState, state_template
 from hyperrec_jax.training.trained import load_trained
+from hyperrec_jax.training.warm_optimizer import Moments, kept_moments, with_moments
 
 logger = logging.getLogger(__name__)
-
-Scale = tuple[np.ndarray, np.ndarray]
-"""Mean and standard deviation of some numbers."""
 
 _FAR = 0.5
 """Standard deviations, or their logarithm's change, from which a shift is worth a line."""
@@ -45,10 +43,12 @@ class WarmStart(NamedTuple):
     Attributes:
       variables: The model's `params` and `batch_stats` as NumPy arrays, in the shapes of the run.
       told: What changed between the two data sets, a line each.
+      moments: Those of Adam; None where the optimizer begins anew.
     """
 
     variables: dict[str, Any]
     told: list[str]
+    moments: Moments | None = None
 
 
 def warm_start(run: Run, store: Store, origin: Path, tables: Tables | None = None) -> WarmStart:
@@ -80,28 +80,33 @@ def warm_start(run: Run, store: Store, origin: Path, tables: Tables | None = Non
     ids, told = _ids(new, *vocabularies) if old.tables else ([], [])
     template = state_template(run).variables
     found = processes.fetch(trained.variables)
-    own = tuple(run.model.own_tables)
-    _require_same_shapes(where, found, template, own, list(map(len, ids)))
+    carried = CarriedRows(ids, old.table_sizes, tuple(run.model.own_tables))
+    _require_same_shapes(where, found, template, carried)
 
     def converted(path: tuple[Any, ...], leaf: np.ndarray, wanted: Any) -> np.ndarray:
-        if not is_table(path_name(path)):
+        name = path_name(path)
+        if not is_table(name):
             return leaf
-        fields = vocabularies_in(path_name(path), own, len(ids))
-        starts = itertools.accumulate((old.table_sizes[field] for field in fields), initial=0)
-        rows = [start + ids[field] for field, start in zip(fields, starts, strict=False)]
-        taken = _taken(leaf, np.concatenate(rows), len(wanted))
-        if fields[0] in tables:  # vectors from a file, which has a table of its own
-            own_ids, table = ids[fields[0]], tables[fields[0]]
-            fresh = own_ids == 0
-            fresh[0] = False  # the unknown id has learned
-            fresh |= run.model.own_tables[fields[0]].frozen
-            taken[: len(table)] = np.where(fresh[:, None], table, taken[: len(table)])
+        taken = _taken(leaf, carried.rows(name), len(wanted))
+        first = carried.vocabularies(name)[0]
+        if first in tables:  # vectors from a file, which has a table of its own
+            table = tables[first]
+            from_file = ~carried.known(name) | run.model.own_tables[first].frozen
+            taken[: len(table)] = np.where(from_file[:, None], table, taken[: len(table)])
         return taken
 
     variables = jax.tree_util.tree_map_with_path(converted, found, template)
-    params = rescaled(variables["params"], old, new)
+    scales = scales_of(old, new)
+    params = rescaled(variables["params"], scales)
     told += _shifts(old, new)
-    return WarmStart(variables | {"params": params}, told)
+    moments = None
+    if run.config["train"]["init_optimizer"]:
+        moments, step = kept_moments(run, origin, carried, scales)
+        told.append(
+            f"the optimizer's moments are those of step {step}, the newest checkpoint of {origin}, "
+            f"and the parameters those of step {trained.progress.best_step}, the selected model"
+        )
+    return WarmStart(variables | {"params": params}, told, moments)
 
 
 def begin_at(state: TrainState, warm: WarmStart) -> TrainState:
@@ -115,7 +120,8 @@ def begin_at(state: TrainState, warm: WarmStart) -> TrainState:
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: values[part])
 
     own = {"params": state.params, "batch_stats": state.batch_stats}
-    return state.replace(**jax.tree.map(placed, own, dict(warm.variables)))
+    state = state.replace(**jax.tree.map(placed, own, dict(warm.variables)))
+    return state if warm.moments is None else with_moments(state, warm.moments)
 
 
 def _require_same_columns(where: str, old: Schema, new: Schema) -> None:
@@ -204,9 +210,7 @@ def _taken(table: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([table[rows], unused])
 
 
-def _require_same_shapes(
-    where: str, found: Any, template: Any, own: Sequence[int], sizes: Sequence[int]
-) -> None:
+def _require_same_shapes(where: str, found: Any, template: Any, carried: CarriedRows) -> None:
     """Compares all arrays but for the number of ids."""
 
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -226,48 +230,12 @@ def _require_same_shapes(
         name = path_name(path)
         if not is_table(name):
             continue
-        num_ids = sum(sizes[field] for field in vocabularies_in(name, own, len(sizes)))
+        num_ids = len(carried.rows(name))
         if leaf.shape[0] != table_rows([num_ids]):
             raise UserError(
                 f"{where}: {name} has {leaf.shape[0]} rows and not one for each of the "
                 f"{num_ids} ids of its fields; such a table can't be carried over"
             )
-
-
-def rescaled(params: Any, old: Schema, new: Schema) -> Any:
-    """Parameters that read numbers of another scale as the old ones read theirs.
-
-    With `x = (f - m) / s` before and `y = (f - n) / t` now, `x = y t / s + (n - m) / s`: the rows
-    of a kernel are multiplied by `t / s`, and its bias takes the rest.
-
-    Args:
-      params: Nested dictionaries, with kernel `[number, dim]` and bias `[dim]` side by side
-        wherever the model reads numbers or vectors.
-      old: The data that they were trained with.
-      new: The data to come.
-    """
-    scales = {"numerical_kernel": (_scale(old.numerical), _scale(new.numerical))}
-    for index, (before, now) in enumerate(zip(old.vectors, new.vectors, strict=True)):
-        scales[f"vector_kernel_{index}"] = (vector_scale(before), vector_scale(now))
-    return _rescaled(params, scales)
-
-
-def _rescaled(params: Any, scales: Mapping[str, tuple[Scale, Scale]]) -> Any:
-    if not isinstance(params, Mapping):
-        return params
-    result = {key: _rescaled(value, scales) for key, value in params.items()}
-    for name, ((mean, std), (new_mean, new_std)) in scales.items():
-        bias = name.replace("kernel", "bias")
-        if name in params and bias in params:
-            kernel = np.asarray(params[name], np.float64)
-            result[name] = (kernel * (new_std / std)[:, None]).astype(params[name].dtype)
-            shift = (new_mean - mean) / std
-            result[bias] = (params[bias] + shift @ kernel).astype(params[bias].dtype)
-    return result
-
-
-def _scale(fields: Sequence[NumericalField]) -> Scale:
-    return np.array([field.mean for field in fields]), np.array([field.std for field in fields])
 
 
 def _shifts(old: Schema, new: Schema) -> list[str]:

@@ -23,7 +23,8 @@ from hyperrec_jax.data.vocabulary import collector_of
 from hyperrec_jax.data.vocabulary_file import read_vocabulary, same_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving import Preprocessor
-from hyperrec_jax.training.warm_start import _require_same_columns, _rows
+from hyperrec_jax.training.carried_rows import CarriedRows
+from hyperrec_jax.training.warm_start import _ids, _require_same_columns
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=5)
 
@@ -254,7 +255,8 @@ def test_a_fresh_log_is_read_by_the_same_rules(prepared, tmp_path):
 def test_a_warm_start_keeps_the_rows_of_hashes_and_of_values_that_both_have(prepared):
     old, new = prepared(), prepared("new", _log(first=4, seed=2))
     paths = [store.path / "vocabulary.arrow" for store in (old, new)]
-    rows, told = _rows(new.schema, *paths)
+    ids, told = _ids(new.schema, *paths)
+    rows = CarriedRows(ids, old.schema.table_sizes, ()).rows("embedding")
     known, values = (store.vocabulary("item").to_pylist() for store in (old, new))
     assert rows[0] == 0
     expected = [known.index(value) + 1 if value in known else 0 for value in values]

@@ -145,6 +145,21 @@ def read_description(path: Path) -> Description:
     Raises:
       UserError: It is missing, malformed, or names files that are not there.
     """
+    values = read_values(path)
+    description = parse_description(path, values)
+    files = _files(path, values.get("files"))
+    for split in ("test", "validation"):
+        if split in files and getattr(description.time_split, split, None):
+            raise UserError(f"{path}: has both files: {split} and split: {split}; leave one out")
+    return dataclasses.replace(description, files=files)
+
+
+def read_values(path: Path) -> dict[Any, Any]:
+    """The keys of a description file, not looked at yet.
+
+    Raises:
+      UserError: It is missing, or no mapping in YAML or JSON.
+    """
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -153,12 +168,7 @@ def read_description(path: Path) -> Description:
         raise UserError(f"{path}: not readable as YAML or JSON ({one_line(error)})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping with the keys files and labels; {_SEE_HELP}")
-    description = parse_description(path, values)
-    files = _files(path, values.get("files"))
-    for split in ("test", "validation"):
-        if split in files and getattr(description.time_split, split, None):
-            raise UserError(f"{path}: has both files: {split} and split: {split}; leave one out")
-    return dataclasses.replace(description, files=files)
+    return values
 
 
 def parse_description(path: Path, values: dict[Any, Any]) -> Description:
