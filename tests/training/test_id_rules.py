@@ -39,28 +39,30 @@ def _log(first, rows=1500):
 def test_a_model_of_rare_and_hashed_ids(tmp_path):
     store = hyperrec_jax.prepare(_log(0), tmp_path / "data", **FIELDS)
     assert store.schema.categorical[0].rare > 5
-    options = TINY_MODEL | {"train.epochs": 1, "train.unknown_share": 0.05}
-    model = hyperrec_jax.fit(store, tmp_path / "run", options)
+    options = {"model.name": "sharedbottom", "train.epochs": 1, "train.unknown_share": 0.05}
+    model = hyperrec_jax.fit(store, tmp_path / "run", TINY_MODEL | options)
     fresh = _log(5000, 400)
-    predicted = model.predict(fresh, [0.5, 0.5])
+    predicted = model.predict(fresh)
     split = store.split("test")
     assert split.unseen[1:] == (0, 0)
     # Rare items are one item, and a user that is new to all has a bucket of its own.
     rare = fresh.assign(item=[39, 38, 977, None] * 100)
-    of_rare = model.predict(rare, [0.5, 0.5]).reshape(100, 4, 2)
+    of_rare = model.predict(rare).reshape(100, 4, 2)
     same = rare.assign(user="u1", friends=[["u2"]] * 400)
-    np.testing.assert_array_equal(np.ptp(model.predict(same, [0.5, 0.5]), axis=0), [0, 0])
+    np.testing.assert_array_equal(np.ptp(model.predict(same), axis=0), [0, 0])
     assert np.ptp(of_rare, axis=(0, 1)).min() > 0
-    front = model.evaluate(fresh, preferences=np.array([[0.5, 0.5]]))
+    front = model.evaluate(fresh)
     assert front.rows == 400
     model.export(tmp_path / "exported")
     exported = hyperrec_jax.load(tmp_path / "exported")
-    np.testing.assert_allclose(exported.predict(fresh, [0.5, 0.5]), predicted, atol=1e-5)
+    np.testing.assert_allclose(exported.predict(fresh), predicted, atol=1e-5)
     records = fresh.to_dict("records")
-    np.testing.assert_allclose(exported.predict(records, [0.5, 0.5]), predicted, atol=1e-5)
+    np.testing.assert_allclose(exported.predict(records), predicted, atol=1e-5)
     # Newer data, on which the first state scores as the old model does.
     newer = hyperrec_jax.prepare(_log(9000), tmp_path / "newer", **FIELDS)
-    run = resolve(tiny_config(newer), newer.schema, newer.split("train"))
+    run = resolve(
+        tiny_config(newer, model__name="sharedbottom"), newer.schema, newer.split("train")
+    )
     warm = warm_start(run, newer, tmp_path / "run")
     state = begin_at(first_state(run), warm)
     assert "field 'user': all 16 hashed ids keep their embeddings" in warm.told
@@ -72,5 +74,5 @@ def test_a_model_of_rare_and_hashed_ids(tmp_path):
     names = ("categorical", "numerical", "multivalued")
     batch = dict(zip(names, encoded.arrays, strict=True))
     logits = run.model.apply(state.variables, batch, np.float32([0.5, 0.5]), False)
-    expected = model.predict(raw, [0.5, 0.5])
+    expected = model.predict(raw)
     np.testing.assert_allclose(jax.nn.sigmoid(logits), expected, atol=2e-5)
