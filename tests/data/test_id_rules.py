@@ -38,6 +38,7 @@ def test_the_hash_never_changes():
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1), st.integers(2, 50))
 def test_a_column_is_hashed_as_each_of_its_values(texts, buckets):
     ids = BucketEncoder(buckets)(pa.array(texts))
@@ -46,6 +47,7 @@ def test_a_column_is_hashed_as_each_of_its_values(texts, buckets):
     assert ids.max() <= buckets
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(TEXTS, max_size=9), min_size=1, max_size=9), st.integers(1, 4))
 def test_the_frequent_values_of_a_stream_are_those_of_a_counter(chunks, least):
     with pytest.MonkeyPatch.context() as patch:
