@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from hyperrec_jax.reports.details import Details
 from hyperrec_jax.reports.page import render
+from tests.reports.test_summary import made_front
 from tests.support.browser import browser, visit  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
@@ -126,6 +128,50 @@ def test_the_table_sorts_and_its_rows_choose(visit, address, evaluated_with_list
     page.locator("#front tbody tr").first.click()
     worst = front.preferences[front.auc[:, 0].argmin()]
     assert chosen(page) == pytest.approx(worst, abs=1e-5)
+
+
+def made_page(folder, goals, conditioned=True):
+    """A page of a front that no model made, for so many goals."""
+    nothing = Details("made", "runs/made", {}, {}, [], {}, None)
+    names = tuple(f"goal_{number}" for number in range(goals))
+    path = folder / "made.html"
+    path.write_text(render(made_front(names, 9, conditioned), nothing), "utf-8")
+    return path.as_uri()
+
+
+def test_three_goals_have_a_triangle(visit, tmp_path):  # noqa: F811
+    page = visit(made_page(tmp_path, 3))
+    corner = page.locator(".triangle").bounding_box()
+    page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + 5, steps=4)  # the upper corner
+    page.mouse.up()
+    assert chosen(page) == [0, 0, 1]
+    page.locator(".triangle").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    assert chosen(page)[2] < 1
+    page.get_by_label("goal upwards").select_option("2")
+    assert "NDCG@10 goal_2" in page.locator("#workspace .chart").first.get_attribute("aria-label")
+
+
+def test_four_goals_have_sliders_that_may_all_be_zero(visit, tmp_path):  # noqa: F811
+    page = visit(made_page(tmp_path, 4), 390)
+    for number in range(4):
+        slider = page.get_by_label(f"weight of goal_{number}", exact=True)
+        slider.focus()
+        page.keyboard.press("Home")
+    assert "All weights are zero: equal weights are shown." in page.locator("#status").inner_text()
+    nearest = page.evaluate("facts.preferences[nearest(equalWeights())]")
+    assert chosen(page) == nearest
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("goals", [1, 2])
+def test_a_model_without_preference_has_measures_and_no_choice(visit, tmp_path, goals):  # noqa: F811
+    page = visit(made_page(tmp_path, goals, conditioned=False))
+    assert page.locator("#measures tbody tr").count() == 3 * goals
+    assert page.locator("#choice").is_visible() == (goals > 1)  # its lists have preferences
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

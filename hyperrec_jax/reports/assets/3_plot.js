@@ -55,7 +55,11 @@ function chart(host, describe) {
 
 // uPlot remembers how it left its canvas.
 const kept = paint => plot => {
+  const {left, top, width, height} = plot.bbox;
   plot.ctx.save();
+  plot.ctx.beginPath();
+  plot.ctx.rect(left, top, width, height);
+  plot.ctx.clip();
   paint(plot);
   plot.ctx.restore();
 };

@@ -53,6 +53,8 @@ function sliders(host) {
   }));
 }
 
+const short = name => name.length > 14 ? `${name.slice(0, 12)}…` : name;
+
 const CORNERS = [[20, 176], [220, 176], [120, 18]];
 
 function triangle(host) {
@@ -96,7 +98,9 @@ function triangle(host) {
     const [cx, cy] = at(state.point.weights);
     now.setAttribute("cx", cx);
     now.setAttribute("cy", cy);
-    labels.forEach((label, i) => { label.textContent = `${goals[i]} ${state.point.weights[i].toFixed(2)}`; });
+    labels.forEach((label, i) => {
+      label.textContent = `${short(goals[i])} ${state.point.weights[i].toFixed(2)}`;
+    });
   });
 }
 

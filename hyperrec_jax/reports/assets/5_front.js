@@ -10,8 +10,11 @@ function workspace(host) {
     note.textContent = view().note;
   });
   const left = make("figure", {class: "panel stays"}), right = make("div", {class: "panel"});
-  host.append(make("h2", {}, "The front"), tabs, note, make("div", {class: "two"}, left, right), comparison());
-  frontChart(left);
+  // One point alone makes no picture.
+  const pictured = goals.length > 1 && (hasChoice || facts.others.length);
+  host.append(make("h2", {}, "The front"), tabs, note,
+    make("div", {class: pictured ? "two" : ""}, ...(pictured ? [left] : []), right), comparison());
+  if (pictured) frontChart(left);
   if (hasChoice) {
     right.append(make("h3", {}, "Preference"));
     const controls = make("div");
