@@ -21,6 +21,7 @@ from hyperrec_jax.reports import lists
 from hyperrec_jax.reports.details import Details
 from hyperrec_jax.reports.facts import as_script, page_facts
 from hyperrec_jax.reports.verdict import verdict
+from hyperrec_jax.reports.views import views
 
 
 def render(front: Front, details: Details, live: bool = False) -> str:
@@ -77,9 +78,11 @@ def _cards(front: Front) -> str:
         first = front.lists.first
         for goal, count in zip(first.goals, first.lists.tolist(), strict=True):
             facts[f"lists with a positive of {goal}"] = f"{count:,}"
-    if front.preferences is not None:
-        facts["not dominated"] = f"{int(front.non_dominated.sum())} of {len(front.loss)}"
-    facts["hypervolume"] = _number(front.hypervolume)
+    main = views(front)[0]
+    if main.has_choice:
+        kept = f"{int(main.not_dominated.sum())} of {len(main.values)}"
+        facts[f"{main.name} that none dominates"] = kept
+    facts[f"hypervolume of {front.objective}"] = _number(front.hypervolume)
     for task, kind, positives, count in zip(
         front.tasks, front.kinds, front.positives, front.labelled, strict=True
     ):

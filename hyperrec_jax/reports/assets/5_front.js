@@ -91,6 +91,7 @@ function paintFront(plot, points, others, pair) {
     segment(plot, [now[0], low[1]], [now[0], high[1]], warm, 1.5);
   }
   if (hasChoice) disc(plot, now[0], now[1], 10, {stroke: warm, width: 3});
+  if (place === null) disc(plot, now[0], now[1], 4, {fill: warm});
   for (const [label, point] of Object.entries(state.pins))
     if (point) letter(plot, ...pair(point.values[one.name]), label);
 }
@@ -137,7 +138,8 @@ function measures() {
     const rows = views.flatMap(one => goals.map((_, i) => tableRow([
       make("td", {class: "text"}, measure(one, i)), shown(state.point.values[one.name][i]),
       make("td", {class: "even"}, ends(one, state.point, i))])));
-    host.replaceChildren(table(["", "chosen", views.some(one => one.low) ? "95 % interval" : ""], rows),
+    const known = state.point.place !== null && views.some(one => one.low);
+    host.replaceChildren(table(["", "chosen", known ? "95 % interval" : ""], rows),
       ...(hasChoice ? [command(`--preference ${written(state.point.weights)}`)] : []));
   });
   return host;

@@ -25,11 +25,13 @@ function themes() {
     root.dataset.theme = "light";
     closed = [...document.querySelectorAll("details.print:not([open])")];
     closed.forEach(each => { each.open = true; });
+    document.body.classList.add("printing");
     charts.forEach(again => again());
   });
   window.addEventListener("afterprint", () => {
     if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
     closed.forEach(each => { each.open = false; });
+    document.body.classList.remove("printing");
     charts.forEach(again => again());
   });
   apply();
