@@ -35,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.learning_rate": 3e-4,
         "optimizer.lazy_rows": 0,
         "train.prior_bias": False,
+        "train.calibrate": False,
         "train.preferences": 1,
         "train.grid": 5,
         "train.patience": 2,

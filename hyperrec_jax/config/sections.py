@@ -69,6 +69,8 @@ class Train:
         unknown id is trained, too; 0 for none.
       skip_nonfinite: Whether a step with a NaN or infinite loss is left out and counted; otherwise
         it ends the run.
+      calibrate: Whether predictions are calibrated on the validation rows at the end, as a smooth
+        function of the preference; lists are made of the model's own outputs.
       trackers: Where the run is shown: `tensorboard`, `mlflow`, `wandb`, any of them, or none.
     """
 
@@ -86,6 +88,7 @@ class Train:
     init_optimizer: bool = False
     unknown_share: Annotated[float, Range("[0, 1)")] = 0.0
     skip_nonfinite: bool = False
+    calibrate: bool = True
     trackers: tuple[str, ...] = ("tensorboard",)
 
 

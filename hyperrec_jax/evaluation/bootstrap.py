@@ -46,7 +46,7 @@ def resample(
       groups: The group of each row, `[row]`.
       resamples: Number of resamples.
     """
-    first = scores.logits[:, [place.start for place in output_slices(goals)]]
+    first = scores.outputs[:, [place.start for place in output_slices(goals)]]
     whole = scores.labels.dtype.kind != "f" and scores.weights is None
     if whole and all(isinstance(goal, Binary) for goal in goals):
         return bootstrap(scores.labels, first, groups=groups, resamples=resamples)

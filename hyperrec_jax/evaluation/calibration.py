@@ -15,15 +15,32 @@ Floats = NDArray[np.float64]
 NEWTON_STEPS = 50
 
 
+def features_of(preferences: ArrayLike, degree: int) -> Floats:
+    """Bernstein polynomials on the simplex: not negative, and of sum one.
+
+    Args:
+      preferences: `[..., goal]`, each of sum one.
+      degree: 1 for the weights themselves, 2 for their products, which bend in between.
+
+    Returns:
+      `[..., feature]`.
+    """
+    weights = np.asarray(preferences, np.float64)
+    if degree == 1:
+        return weights
+    first, second = np.triu_indices(weights.shape[-1])
+    return weights[..., first] * weights[..., second] * np.where(first == second, 1, 2)
+
+
 class Calibrator(NamedTuple):
     """Calibrated log-odds of goal `i` are `slope_i(r) * logit_i + intercept_i(r)`.
 
-    Both are linear in the preference `r`, whose weights sum to one: `slope_i(r) = sum_j r_j
-    slope[j, i]`. With equal rows, they do not depend on it.
+    Both are smooth in the preference `r`: `slope_i(r) = sum_f features_f(r) slope[f, i]`, with the
+    features of `features_of`. With equal rows, they do not depend on it.
 
     Attributes:
-      slope: `[goal, goal]`: by the weight, then by the goal that is calibrated.
-      intercept: `[goal, goal]`.
+      slope: `[feature, goal]`: of as many features as goals, or as products of two goals.
+      intercept: `[feature, goal]`.
     """
 
     slope: Floats
@@ -40,8 +57,14 @@ class Calibrator(NamedTuple):
         Returns:
           `[..., row, goal]`.
         """
-        weights = np.asarray(preferences, np.float64)
-        return np.asarray(logits, np.float64) * (weights @ self.slope) + weights @ self.intercept
+        slope, intercept = self.at(preferences)
+        return np.asarray(logits, np.float64) * slope + intercept
+
+    def at(self, preferences: ArrayLike) -> tuple[Floats, Floats]:
+        """Slopes and intercepts `[..., goal]` under preferences `[..., goal]`."""
+        degree = 1 if len(self.slope) == np.shape(preferences)[-1] else 2
+        features = features_of(preferences, degree)
+        return features @ self.slope, features @ self.intercept
 
 
 def identity_calibrator(num_goals: int) -> Calibrator:
@@ -79,14 +102,33 @@ def fit_calibrator(
         if not 0 < target.mean() < 1:
             left.append(goal)
             continue
-        slope, intercept = _fit(target, values[:, goal].astype(np.float64), parts)
+        slope, intercept = platt(target, values[:, goal].astype(np.float64), parts)
         result.slope[:, goal], result.intercept[:, goal] = slope, intercept
     return result, tuple(left)
 
 
-def _fit(target: np.ndarray, logits: Floats, parts: Floats) -> tuple[Floats, Floats]:
-    """Slope and intercept for each part, from logits `[preference, row]`."""
-    shift, scale = float(logits.mean()), max(float(logits.std()), 1e-6)
+def platt(
+    target: np.ndarray,
+    logits: Floats,
+    parts: Floats,
+    mass: Floats | None = None,
+    trust: tuple[float, float] | None = None,
+) -> tuple[Floats, Floats]:
+    """Slope and intercept of each feature by maximum likelihood, over all preferences together.
+
+    Args:
+      target: Labels, `[row]`, of both classes.
+      logits: `[preference, row]`.
+      parts: Features of the preferences, `[preference, feature]`, of sum one.
+      mass: Weights of the rows, `[row]`.
+      trust: Standard deviations that are thought likely for the slope around 1 and for the shift
+        of the mean log-odds around 0, both as means over the preferences: a prior for few rows.
+        What differs between preferences is free, since all of them are judged by the same rows.
+        None for no prior.
+    """
+    counts = np.ones(len(target)) if mass is None else mass
+    shift = float((logits @ counts).mean() / counts.sum())
+    scale = max(float(np.sqrt((np.square(logits - shift) @ counts).mean() / counts.sum())), 1e-6)
     # Standardised, the Hessian is well-conditioned whatever the model's scale.
     standard = (logits - shift) / scale
     design = np.concatenate(
@@ -95,26 +137,46 @@ def _fit(target: np.ndarray, logits: Floats, parts: Floats) -> tuple[Floats, Flo
             np.repeat(parts.T, logits.shape[1], axis=1),
         ]
     )
-    weights = _logistic(design, np.tile(target, len(logits)))
+    size = parts.shape[1]
+    likely = np.repeat([scale, shift], size)  # slope one, no shift
+    penalty = np.zeros((2 * size, 2 * size))
+    if trust is not None:
+        mean = np.outer(parts.mean(axis=0), parts.mean(axis=0))
+        # The rows count once, not once for each preference.
+        penalty[:size, :size] = mean * len(logits) / (trust[0] * scale) ** 2
+        penalty[size:, size:] = mean * len(logits) / trust[1] ** 2
+    weights = _logistic(
+        design, np.tile(target, len(logits)), np.tile(counts, len(logits)), penalty, likely
+    )
     slope = weights[: parts.shape[1]] / scale
     return slope, weights[parts.shape[1] :] - slope * shift
 
 
-def _logistic(design: Floats, target: np.ndarray) -> Floats:
-    """Logistic regression by Newton steps with halving: `[feature, row]` to `[feature]`."""
+def _logistic(
+    design: Floats, target: np.ndarray, mass: Floats, penalty: Floats, likely: Floats
+) -> Floats:
+    """Logistic regression by Newton steps with halving: `[feature, row]` to `[feature]`.
+
+    To the sum of the losses is added `(w - likely) penalty (w - likely) / 2`.
+    """
     sign = np.where(target > 0, -1.0, 1.0)
+    total = mass.sum()
 
     def loss(weights: Floats) -> float:
-        return float(np.logaddexp(0, sign * (weights @ design)).mean())
+        away = weights - likely
+        told = np.logaddexp(0, sign * (weights @ design)) @ mass + away @ penalty @ away / 2
+        return float(told / total)
 
-    rate = target.mean()
+    rate = (target > 0) @ mass / total
     weights = np.zeros(len(design))
     weights[len(design) // 2 :] = np.log(rate / (1 - rate))
     best = loss(weights)
     for _ in range(NEWTON_STEPS):
         probability = np.exp(-np.logaddexp(0, -(weights @ design)))
-        gradient = design @ (probability - target) / len(target)
-        curvature = (design * (probability * (1 - probability))) @ design.T / len(target)
+        gradient = design @ (mass * (probability - (target > 0)))
+        gradient = (gradient + penalty @ (weights - likely)) / total
+        curvature = (design * (mass * probability * (1 - probability))) @ design.T
+        curvature = (curvature + penalty) / total
         step = np.linalg.solve(curvature + 1e-9 * np.eye(len(design)), gradient)
         size = 1.0
         while (now := loss(weights - size * step)) > best and size > 1e-6:

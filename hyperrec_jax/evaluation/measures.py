@@ -60,7 +60,7 @@ def measure(goals: Sequence[RowGoal], scores: Scores) -> dict[str, Floats]:
         for name, metric in goal.metrics.items():
             values = [
                 metric(rows.labels, rows.of(outputs[place]), rows.weights)
-                for outputs in scores.logits
+                for outputs in scores.outputs
             ]
             table[f"{name}/{goal.name}"] = np.array(values, np.float64)
     return table
@@ -101,7 +101,7 @@ def mean_losses(
         rows = labelled(scores, index)
         if not len(rows.labels) or (rows.weights is not None and not rows.weights.any()):
             continue
-        for preference, outputs in enumerate(scores.logits):
+        for preference, outputs in enumerate(scores.outputs):
             losses = loss_of_rows(goal, rows.labels, rows.of(outputs[place]))
             means[preference, index] = np.average(losses, weights=rows.weights)
             if each is not None:

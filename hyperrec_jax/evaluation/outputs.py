@@ -62,11 +62,19 @@ class Scores:
       logits: float32 `[preference, output, row]`.
       labels: uint8 `[goal, row]`, or float32 with NaN for a missing label.
       weights: float32 `[row]`; None where every row counts the same.
+      calibrated: The outputs that predictions are made of, `[preference, output, row]`, where these
+        are not the model's own; lists are made of the model's own.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
+    calibrated: np.ndarray | None = None
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """What predictions are made of, float32 `[preference, output, row]`."""
+        return self.logits if self.calibrated is None else self.calibrated
 
     def table(self, metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
         """`metric(labels, logits)` of each preference and task, float64 `[preference, task]`.

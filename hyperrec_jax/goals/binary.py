@@ -73,13 +73,14 @@ class Binary(RowGoal):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """AUC, log loss, and calibration: predicted over observed positives."""
+        """AUC, log loss, calibration (predicted over observed positives) and its error by bins."""
         return {
             "auc": Metric(lambda labels, out, mass: metrics.auc(labels, out[:, 0], mass), "higher"),
             "log_loss": Metric(
                 lambda labels, out, mass: metrics.log_loss(labels, out[:, 0], mass), "lower"
             ),
             "calibration": Metric(self._calibration, "one"),
+            "ece": Metric(self._calibration_error, "lower"),
         }
 
     def _calibration(
@@ -89,10 +90,24 @@ class Binary(RowGoal):
             positives = (labels > 0).sum()
             predicted = metrics.probabilities(outputs[:, 0]).sum()
             return float(predicted / positives) if positives else float("nan")
+        mass = self._before_sampling(labels, weights)
+        return metrics.total_ratio(labels, self.predict(outputs), mass)
+
+    def _calibration_error(
+        self, labels: NDArray[Any], outputs: NDArray[Any], weights: NDArray[np.float64] | None
+    ) -> float:
+        mass = self._before_sampling(labels, weights)
+        return metrics.calibration_error(labels, self.predict(outputs), mass)
+
+    def _before_sampling(
+        self, labels: NDArray[Any], weights: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        """Weights of the rows in the log before its negatives were thinned out."""
+        if self.sampling_rate == 1:
+            return weights
         # Each negative that was kept stands for 1 / sampling_rate of them.
         copies = np.where(labels > 0, 1, 1 / self.sampling_rate)
-        mass = copies if weights is None else copies * weights
-        return metrics.total_ratio(labels, self.predict(outputs), mass)
+        return copies if weights is None else copies * weights
 
 
 def log_odds(rate: float) -> float:

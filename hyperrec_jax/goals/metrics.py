@@ -105,6 +105,23 @@ def total_ratio(
     return float(values @ mass) / total if total else float("nan")
 
 
+def calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None, bins: int = 20
+) -> float:
+    """Expected calibration error: mean distance of predicted and observed rate, over bins.
+
+    Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning"; in [0, 1],
+    0 is calibrated. The bins hold equally many rows, since most probabilities of a log are small.
+    """
+    truth, values, mass = _rows(labels, probabilities, weights)
+    if not len(values) or not mass.sum() > 0:
+        return float("nan")
+    edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
+    places = np.searchsorted(edges, values)
+    gaps = np.bincount(places, mass * (values - (truth > 0)), bins)
+    return float(np.abs(gaps).sum() / mass.sum())
+
+
 def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 

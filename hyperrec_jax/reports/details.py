@@ -212,7 +212,7 @@ def _calibration_curves(
     for index, (goal, place) in enumerate(zip(goals, output_slices(goals), strict=True)):
         rows = labelled(scores, index)
         if isinstance(goal, Binary) and len(rows.labels):
-            logits = rows.of(scores.logits[preference, place])[:, 0]
+            logits = rows.of(scores.outputs[preference, place])[:, 0]
             curves[index] = metrics.calibration_curve(rows.labels, logits)
     return curves
 

@@ -77,7 +77,7 @@ def show(front: Front, folder: Path, trained: Trained) -> None:
       folder: Where `write` wrote it.
       trained: The run.
     """
-    names = trained.config["train"].get("trackers", ())  # which older runs do not have
+    names = trained.config["train"]["trackers"]
     step = trained.progress.best_step or 0
     values = {"hypervolume": front.hypervolume} | front.best()
     try:

@@ -18,6 +18,7 @@ from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.vocabulary_file import check_vocabulary
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import ListScorer
+from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 
@@ -91,7 +92,7 @@ def load_exported(folder: Path) -> Predictor:
         name: functools.partial(jax.jit(program.call), weights)
         for name, program in programs.items()
     }
-    scorer = manifest.get("list_scorer")
+    scorer, calibrator = manifest.get("list_scorer"), manifest.get("calibrator")
     return Predictor(
         preprocess=Preprocessor.open(schema, folder / "vocabulary.arrow"),
         grid=scores["grid"],
@@ -101,6 +102,7 @@ def load_exported(folder: Path) -> Predictor:
         versions=manifest["exported_with"],
         # Models of earlier releases have none.
         scorer=ListScorer.from_dict(scorer) if scorer else None,
+        calibrator=PredictionCalibrator.from_dict(calibrator) if calibrator else None,
         identity=f"{folder.resolve().name}@{str(manifest['checksum'])[:12]}",
         both=scores.get("both"),
     )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hyperrec_jax.serving.buckets import ROW_BUCKETS
 from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.limits import MAX_QUEUED_ROWS
-from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, Scored
+from hyperrec_jax.serving.predictor import Predictor, Scored
 from hyperrec_jax.serving.refusal import Refused
 
 

@@ -62,6 +62,7 @@ def export(workdir: Path, output: Path) -> None:
                 "exported_with": workdirs.versions(),
                 "step": trained.progress.best_step,
                 "list_scorer": scorer and scorer.to_dict(),
+                "calibrator": trained.calibrator and trained.calibrator.to_dict(),
             }
             write_manifest(temporary, workdirs.jsonable(manifest))
             load_exported(temporary)  # what can't be loaded never takes the place of what can

@@ -87,6 +87,7 @@ def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) 
         config=trained.config,
         versions=workdirs.load_versions(workdir),
         scorer=list_scorer_or_none(trained, store),
+        calibrator=trained.calibrator,
         identity=f"{workdir.resolve().name}@step{trained.progress.best_step}",
         both=scores.get("both"),
     )

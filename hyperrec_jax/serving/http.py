@@ -20,12 +20,13 @@ from starlette.routing import Route
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.batching import Batcher
 from hyperrec_jax.serving.bodies import BodyReader
+from hyperrec_jax.serving.buckets import ROW_BUCKETS
 from hyperrec_jax.serving.decoding import decode_quickly, decode_request
 from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
 from hyperrec_jax.serving.policy_watch import WatchedPolicy
-from hyperrec_jax.serving.predictor import ROW_BUCKETS, Predictor, require_finite
+from hyperrec_jax.serving.predictor import Predictor, require_finite
 from hyperrec_jax.serving.refusal import Refused
 from hyperrec_jax.serving.request_log import Logged, RequestLog
 

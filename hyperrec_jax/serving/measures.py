@@ -14,8 +14,8 @@ from prometheus_client import (
 
 from hyperrec_jax.data.checks import HIGH_UNSEEN_SHARE, unseen_warnings
 from hyperrec_jax.data.schema import Schema
+from hyperrec_jax.serving.buckets import ROW_BUCKETS
 from hyperrec_jax.serving.encoded import Encoded
-from hyperrec_jax.serving.predictor import ROW_BUCKETS
 
 UNSEEN_ROWS = 1000
 """The share of unseen values is that of the last so many rows, at least."""

@@ -11,22 +11,23 @@ from numpy.typing import ArrayLike
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
+from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.losses import predict_all
 from hyperrec_jax.preference.grid import normalise
+from hyperrec_jax.serving.buckets import (
+    PREFERENCE_BUCKETS,
+    ROW_BUCKETS,
+    chunks,
+    padded,
+    padded_rows,
+    row_chunks,
+)
 from hyperrec_jax.serving.encoded import Encoded
 from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.serving.raw_rows import RawRows
 from hyperrec_jax.serving.refusal import shown
-
-ROW_BUCKETS = (8, 32, 128, 512, 2048)
-"""Rows a call of the compiled model: a chunk is padded to one of these, so that no more than so
-many shapes are ever compiled."""
-CALL_ROWS = 32
-"""What a call costs beside its rows, in rows, when rows are divided into calls."""
-PREFERENCE_BUCKETS = (1, 8)
-"""The same for preferences."""
 
 Score = Callable[..., Any]
 """`score(categorical, numerical, preferences) -> logits`, compiled; where there are such fields
@@ -76,6 +77,7 @@ class Predictor:
       versions: Versions of the packages that made it.
       scorer: What makes one score of the predictions for a list; None where a model of an earlier
         release has none.
+      calibrator: What calibrates the predictions; None where they are the model's own.
       identity: What names the model in answers and logs: the run and its step, or the checksum of
         an exported model.
     """
@@ -89,6 +91,7 @@ class Predictor:
     scorer: ListScorer | None = None
     identity: str = ""
     both: Score | None = None
+    calibrator: PredictionCalibrator | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -203,7 +206,7 @@ class Predictor:
 
     def predict_encoded(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         """Predictions `[preference, row, goal]` of rows under `[preference, goal]`."""
-        return self._predictions(self._logits(batch, preferences))
+        return self._predictions(self._logits(batch, preferences), preferences[:, None])
 
     def list_scores(
         self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
@@ -226,12 +229,12 @@ class Predictor:
         """What the model says of encoded rows under preferences `[preference, goal]`."""
         logits = self._logits(batch, preferences)
         if self.scorer is None:
-            return Scored(self._predictions(logits), None)
+            return Scored(self._predictions(logits, preferences[:, None]), None)
         if self.scorer.place(fusion) == "preference" or not self.conditioned:
             score = self.scorer.score(logits, preferences[:, None, :], fusion)
         else:
             score = self.list_scores(batch, preferences, fusion)
-        return Scored(self._predictions(logits), score)
+        return Scored(self._predictions(logits, preferences[:, None]), score)
 
     def score_each(self, batch: Encoded, preferences: np.ndarray) -> Scored:
         """What the model says of encoded rows, each under its own preference `[row, goal]`: how a
@@ -241,7 +244,7 @@ class Predictor:
         """
         if self.scorer is None:
             logits = self._logits_each(self.each, batch, preferences)
-            return Scored(self._predictions(logits), None)
+            return Scored(self._predictions(logits, preferences), None)
         if not self.conditioned or self.scorer.place() == "preference":
             central = logits = self._logits_each(self.each, batch, preferences)
         elif self.both is not None:
@@ -249,19 +252,28 @@ class Predictor:
         else:
             logits = self._logits_each(self.each, batch, preferences)
             central = self._logits_each(self.each, batch, self.scorer.asked(preferences))
-        return Scored(self._predictions(logits), self.scorer.score(central, preferences))
+        return Scored(
+            self._predictions(logits, preferences), self.scorer.score(central, preferences)
+        )
 
-    def _predictions(self, logits: np.ndarray) -> np.ndarray:
-        """Predictions `[..., row, goal]` from outputs `[..., row, output]`."""
+    def _predictions(self, logits: np.ndarray, preferences: np.ndarray) -> np.ndarray:
+        """Predictions `[..., row, goal]` from outputs `[..., row, output]`.
+
+        Args:
+          logits: The outputs.
+          preferences: In a form that broadcasts to them, see `PredictionCalibrator.apply`.
+        """
+        if self.calibrator is not None:
+            logits = self.calibrator.apply(logits, preferences)
         return np.asarray(predict_all(self.goals, logits), np.float32)
 
     def _logits(self, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         result = np.empty((len(preferences), len(batch), self._width), np.float32)
-        for rows in _row_chunks(len(batch)):
-            arrays = _padded_rows(batch, rows)
-            for chosen in _chunks(len(preferences), PREFERENCE_BUCKETS[-1]):
+        for rows in row_chunks(len(batch)):
+            arrays = padded_rows(batch, rows)
+            for chosen in chunks(len(preferences), PREFERENCE_BUCKETS[-1]):
                 logits = np.asarray(
-                    self.grid(*arrays, _padded(preferences[chosen], PREFERENCE_BUCKETS))
+                    self.grid(*arrays, padded(preferences[chosen], PREFERENCE_BUCKETS))
                 )
                 # A model that takes no preference answers once, for all preferences.
                 result[chosen, rows] = logits[
@@ -272,9 +284,9 @@ class Predictor:
     def _logits_each(self, score: Score, batch: Encoded, preferences: np.ndarray) -> np.ndarray:
         """Outputs of `each`, `[row, output]`, or of `both`, `[2, row, output]`."""
         parts = []
-        for rows in _row_chunks(len(batch)):
-            arrays = _padded_rows(batch, rows)
-            logits = np.asarray(score(*arrays, _padded(preferences[rows], ROW_BUCKETS)))
+        for rows in row_chunks(len(batch)):
+            arrays = padded_rows(batch, rows)
+            logits = np.asarray(score(*arrays, padded(preferences[rows], ROW_BUCKETS)))
             parts.append(logits[..., : rows.stop - rows.start, :])
         return np.concatenate(parts, axis=-2)
 
@@ -297,47 +309,3 @@ def require_finite(predictions: np.ndarray, where: str, first: int = 0) -> None:
             f"{where}: row {first + int(np.argmin(fine)) + 1}: the model's answer is not a finite "
             "number; numbers of this row are too far from those of training"
         )
-
-
-def _chunks(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
-
-
-@functools.cache
-def _calls(rows: int) -> tuple[int, ...]:
-    """Rows of each call, of which only the last is padded, so that little time is lost: 600 rows
-    go as 512 and 88, in buckets of 512 and 128, where one call would have 2,048."""
-
-    def cost(calls: tuple[int, ...]) -> int:
-        return sum(CALL_ROWS + _bucket(call) for call in calls)
-
-    larger = [(rows,)] if rows <= ROW_BUCKETS[-1] else []
-    smaller = [bucket for bucket in ROW_BUCKETS if bucket < rows][-1:]
-    divided = [(bucket, *_calls(rows - bucket)) for bucket in smaller]
-    return min(larger + divided, key=cost)
-
-
-def _bucket(rows: int) -> int:
-    return next(bucket for bucket in ROW_BUCKETS if bucket >= rows)
-
-
-def _row_chunks(total: int) -> list[slice]:
-    """The rows of each call of the model; one call at least."""
-    largest = ROW_BUCKETS[-1]
-    full = max(0, (total - 1) // largest) * largest
-    stops = [*range(largest, full + 1, largest)]
-    for rows in _calls(total - full):
-        stops.append((stops[-1] if stops else 0) + rows)
-    return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
-
-
-def _padded(values: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
-    """Repeats the first row until the length is that of a bucket."""
-    size = next(bucket for bucket in buckets if bucket >= len(values))
-    if size == len(values):
-        return values
-    return np.concatenate([values, np.repeat(values[:1], size - len(values), axis=0)])
-
-
-def _padded_rows(batch: Encoded, rows: slice) -> list[np.ndarray]:
-    return [_padded(array[rows], ROW_BUCKETS) for array in batch.arrays]

@@ -16,7 +16,7 @@ from hyperrec_jax.evaluation.list_scorer import (
     fit_list_scorer,
     unfitted_scorer,
 )
-from hyperrec_jax.parallel import processes
+from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
 
 if TYPE_CHECKING:
@@ -40,15 +40,40 @@ def kept_scorer(workdir: Path, step: int | None) -> ListScorer | None:
     return scorer if scorer.step == step else None
 
 
-def fit_scorer(trained: "Trained", store: Store) -> ListScorer:
-    """Fits the scorer of a model on the validation rows.
+def score_validation(trained: "Trained", store: Store) -> tuple[Scores, np.ndarray]:
+    """The validation rows under the preferences that list scorer and calibrator are fitted by.
 
-    The preferences are those of the validation grid, so that this takes the time and the memory of
-    one validation.
+    Returns:
+      The outputs, and their preferences `[preference, goal]`: the validation grid, so that nothing
+      is compiled anew, with equal weights at its end where it lacks them; equal weights alone for a
+      model that takes none.
+
+    Raises:
+      UserError: the store has another schema or vocabulary.
+    """
+    num_goals = len(trained.schema.tasks)
+    middle = centre(num_goals)[None]
+    grid = evaluation_grid(num_goals, trained.config["train"]["grid"])
+    if not trained.network.conditioned:
+        grid = middle
+    elif place_of_centre(grid) is None:
+        grid = np.concatenate([grid, middle])
+    return trained.score_rows(store, "validation", grid), grid
+
+
+def fit_scorer(
+    trained: "Trained", store: Store, scored: tuple[Scores, np.ndarray] | None = None
+) -> ListScorer:
+    """Fits the scorer of a model on the validation rows.
 
     A model that was trained on its lists (`list.loss`) was trained on the structured score, the
     logarithm of the expected gain of its predictions as they are, under the preference itself: that
     is its scorer, and nothing is fitted.
+
+    Args:
+      trained: The model.
+      store: Its data.
+      scored: From `score_validation`, if it is at hand.
 
     Raises:
       UserError: the store is not the model's, a goal has no positive or is not binary, or labels
@@ -61,15 +86,10 @@ def fit_scorer(trained: "Trained", store: Store) -> ListScorer:
     if trained.config.get("list", {}).get("loss", "none") != "none":
         trained.check_store(store)
         return unfitted_scorer(goals, rates, step)
-    middle = centre(len(goals))
+    scores, asked = scored or score_validation(trained, store)
     grid = evaluation_grid(len(goals), trained.config["train"]["grid"])
-    centre_at = place_of_centre(grid) if conditioned else None
-    if centre_at is not None:
-        asked = grid  # as validation does, so that nothing is compiled anew
-    else:
-        asked = np.concatenate([grid, middle[None]]) if conditioned else middle[None]
-        centre_at = len(asked) - 1
-    scores = trained.score_rows(store, "validation", asked)
+    centre_at = place_of_centre(asked)
+    assert centre_at is not None
     rows = store.split("validation")
     scorer = fit_list_scorer(
         goals,
@@ -103,25 +123,6 @@ def _require_binary(trained: "Trained", store: Store) -> None:
             f"store {store.path}: labels are missing in some rows, and lists are measured where "
             "every row has all labels; leave the lists out"
         )
-
-
-def keep_scorer(workdir: Path, store: Store, step: int | None) -> None:
-    """Fits the scorer of a run's selected state and writes it, if it is not there yet.
-
-    A goal without any positive has no scale in a list: the run then has no scorer, and a line of
-    the log says so.
-    """
-    from hyperrec_jax.training.trained import load_trained
-
-    if kept_scorer(workdir, step) is not None:
-        return
-    try:
-        scorer = fit_scorer(load_trained(workdir), store)
-    except UserError as error:
-        logger.warning("no score for lists: %s", error)
-        return
-    processes.on_first(lambda: scorer.save(workdir / LIST_SCORER))
-    logger.info(describe_choice(scorer))
 
 
 def describe_choice(scorer: ListScorer) -> str:

@@ -107,8 +107,10 @@ class Measurer:
         terms: list[Terms] = []
         units: list[np.ndarray] = []
         places: list[tuple[int, int]] = []
-        logits = scores.logits[: len(preferences)]  # one, if the model takes no preference
-        logits = np.broadcast_to(logits, (len(preferences), *logits.shape[1:]))
+        shown = (len(preferences), *scores.logits.shape[1:])
+        # One, if the model takes no preference.
+        logits = np.broadcast_to(scores.logits[: len(preferences)], shown)
+        predicted = np.broadcast_to(scores.outputs[: len(preferences)], shown)
         of_lists = [measure for measure in measures if measure.of_lists]
         listed = self._lists(logits, scores.labels, preferences, of_lists) if of_lists else {}
         for column, measure in enumerate(measures):
@@ -122,11 +124,11 @@ class Measurer:
                     found: Terms | None = listed[measure.name][index]
                     own = self._unit_of_list
                 else:
-                    outputs = rows.of(logits[index, place])
+                    outputs = rows.of(predicted[index, place])
                     found = row_terms(self._goals[measure.goal], measure.metric, rows, outputs)
                     own = of_row
                 if found is None:
-                    exact = self._exact(measure, scores, logits[index, place])
+                    exact = self._exact(measure, scores, predicted[index, place])
                     values[index, column], samples[:, index, column] = exact
                     continue
                 terms.append(found)

@@ -23,7 +23,7 @@ from hyperrec_jax.training import list_stage
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.ahead import CompileAhead, CompiledAhead
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress, saved_steps
-from hyperrec_jax.training.fit_scorer import keep_scorer
+from hyperrec_jax.training.fit_on_validation import keep_fitted
 from hyperrec_jax.training.hooks import (
     Checkpointing,
     Hook,
@@ -79,7 +79,7 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
         progress = _train_rows(run, reader, workdir, store, warm, tables)
         if run.lists is not None and run.lists.epochs:
             progress = _train_lists(run, workdir, store)
-        keep_scorer(workdir, store, progress.best_step)
+        keep_fitted(workdir, store, progress.best_step, run.config["train"]["calibrate"])
         return progress
 
 

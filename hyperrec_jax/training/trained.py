@@ -31,12 +31,14 @@ from hyperrec_jax.evaluation.list_scorer import (
     scorer_scores,
 )
 from hyperrec_jax.evaluation.outputs import ScoreFn, Scores, make_score_fn, score_split
+from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training import fit_scorer
 from hyperrec_jax.training import workdir as workdirs
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
+from hyperrec_jax.training.fit_calibrator import kept_calibrator
 from hyperrec_jax.training.state import example_batch
 
 
@@ -128,13 +130,13 @@ class Trained:
     def score_rows(
         self, store: Store, split: str, preferences: np.ndarray, *, progress: bool = False
     ) -> Scores:
-        """Log-odds of a split under some preferences `[preference, goal]`, without metrics.
+        """Outputs for a split under some preferences `[preference, goal]`, without metrics.
 
         Raises:
           UserError: the store has another schema or vocabulary, or no such split.
         """
         self.check_store(store)
-        return score_split(
+        scores = score_split(
             self._score_fn,
             self.variables,
             store.split(split),
@@ -143,6 +145,16 @@ class Trained:
             batch_size=self.config["train"]["batch_size"],
             progress=progress,
         )
+        if self.calibrator is None:
+            return scores
+        grid = np.asarray(preferences)[: len(scores.logits)]  # one, if the model takes none
+        calibrated = self.calibrator.apply_by_output(scores.logits, grid)
+        return dataclasses.replace(scores, calibrated=calibrated)
+
+    @functools.cached_property
+    def calibrator(self) -> PredictionCalibrator | None:
+        """What calibrates its predictions; None where they are the model's own."""
+        return kept_calibrator(self.folder, self.progress.best_step)
 
     @functools.cached_property
     def _score_fn(self) -> ScoreFn:

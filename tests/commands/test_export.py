@@ -15,8 +15,8 @@ import hyperrec_jax
 from hyperrec_jax.commands.export import main
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.outputs import make_score_fn
+from hyperrec_jax.serving.buckets import ROW_BUCKETS, row_chunks
 from hyperrec_jax.serving.export import export
-from hyperrec_jax.serving.predictor import ROW_BUCKETS, _row_chunks
 from hyperrec_jax.training.train import train
 from hyperrec_jax.training.trained import load_trained
 from tests.conftest import tiny_config
@@ -82,7 +82,7 @@ def test_a_list_at_the_centre_is_decoded_beside_the_predictions(exported_model, 
 
 @given(st.integers(1, 10_000))
 def test_rows_are_divided_into_calls_that_hold_them(rows):
-    chunks = _row_chunks(rows)
+    chunks = row_chunks(rows)
     assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
     assert chunks[-1].stop == rows
     assert all(chunk.stop - chunk.start in ROW_BUCKETS for chunk in chunks[:-1])

@@ -43,7 +43,9 @@ def test_sums_are_the_metrics_on_every_resample(kind, weighted):
     for name, metric in goal.metrics.items():
         terms = row_terms(goal, name, rows, logits)
         if terms is None:
-            assert name in ("r2", "d2", "xauc", "spearman", "gini") or (weighted and "auc" in name)
+            assert name in ("r2", "d2", "xauc", "spearman", "gini", "ece") or (
+                weighted and "auc" in name
+            )
             continue
         summed += 1
         found = drawn.measure([terms], [drawn.unit_of_row])

@@ -8,10 +8,10 @@ import sys
 import time
 
 from benchmarks.server_bodies import linear_predictor
+from hyperrec_jax.serving.buckets import ROW_BUCKETS
 from hyperrec_jax.serving.http import create_app
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.listen import bind, listen
-from hyperrec_jax.serving.predictor import ROW_BUCKETS
 
 if __name__ == "__main__":
     seconds, drain, graceful = sys.argv[1:]
