@@ -130,6 +130,7 @@ REACHED_BY_NAME = {
     "hyperrec_jax.goals": "the kinds of goal, registered where they stand",
     "hyperrec_jax.preference.famo": "an objective, registered where it stands",
     "hyperrec_jax.data.sources": "the sources, looked up by their names",
+    "hyperrec_jax.training.trackers": "the trackers, registered where they stand",
     "hyperrec_jax.data.aliexpress_tfds": "TensorFlow Datasets, whose user imports it",
 }
 """Packages whose modules nothing needs to import, with what reaches them instead."""

@@ -98,8 +98,8 @@ def test_results_do_not_depend_on_the_rows_beside(exported_model, rows):
 
 
 def test_a_model_that_takes_no_preference(small_store, tmp_path, rows):
-    config = tiny_config(small_store, model__name="sharedbottom", train__epochs=1)
-    train(config, tmp_path / "run", small_store)
+    options = {"model__name": "sharedbottom", "train__epochs": 1, "train__calibrate": False}
+    train(tiny_config(small_store, **options), tmp_path / "run", small_store)
     export(tmp_path / "run", tmp_path / "model")
     predictor = hyperrec_jax.load(tmp_path / "model")
     assert not predictor.conditioned

@@ -100,11 +100,11 @@ def test_weights_are_copies_and_missing_labels_are_left_out():
 
 def test_other_kinds_and_goals_of_one_class_stay():
     goals = (Value(name="seconds"), Binary(name="click"), Binary(name="never"))
-    labels, _, logits = distorted(2_000, 4)
-    seconds = np.zeros((5, 3, 2_000), np.float32)
+    grid = np.concatenate([np.eye(3), np.full((2, 3), 1 / 3)])
+    labels, _, logits = distorted(4_000, 4, grid[:, 1:])
+    seconds = np.zeros((5, 3, 4_000), np.float32)
     outputs = np.concatenate([seconds, logits[:, :1], logits[:, 1:]], axis=1)
     truth = np.stack([labels[0], labels[0], 0 * labels[0]])
-    grid = np.column_stack([GRID, np.zeros(5)])
     found = calibrate(goals, Scores(outputs, truth), grid, None)
     assert set(found.gains) == {"click"}
     result = found.apply_by_output(outputs, grid)
