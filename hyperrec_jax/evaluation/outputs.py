@@ -76,6 +76,15 @@ class Scores:
         """What predictions are made of, float32 `[preference, output, row]`."""
         return self.logits if self.calibrated is None else self.calibrated
 
+    def of_rows(self, rows: np.ndarray) -> "Scores":
+        """Those of some rows, by position or by mask."""
+        return Scores(
+            self.logits[..., rows],
+            self.labels[:, rows],
+            None if self.weights is None else self.weights[rows],
+            None if self.calibrated is None else self.calibrated[..., rows],
+        )
+
     def table(self, metric: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
         """`metric(labels, logits)` of each preference and task, float64 `[preference, task]`.
 

@@ -125,14 +125,10 @@ def details_of_rows(
     if groups is not None and list_scores is not None:
 
         def predictions(rows: np.ndarray) -> Any:
-            return predict_all(goals, scores.logits[..., rows].swapaxes(-1, -2))
+            return predict_all(goals, scores.outputs[..., rows].swapaxes(-1, -2))
 
         examples = example_lists(raw, gather, groups, scores.labels.T, list_scores, predictions)
-    part = Scores(
-        scores.logits[..., sample],
-        scores.labels[:, sample],
-        None if scores.weights is None else scores.weights[sample],
-    )
+    part = scores.of_rows(sample)
     return Details(
         source=trained.schema.source,
         workdir=str(workdir),

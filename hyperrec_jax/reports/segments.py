@@ -95,11 +95,7 @@ def _ndcg(values: np.ndarray) -> list[list[float | None]]:
 
 def _main(goals: Sequence[RowGoal], scores: Scores, of: np.ndarray) -> list[list[float | None]]:
     """The main metric of each goal in some rows."""
-    part = Scores(
-        scores.logits[..., of],
-        scores.labels[:, of],
-        None if scores.weights is None else scores.weights[of],
-    )
+    part = scores.of_rows(of)
     table = np.full((len(part.logits), len(goals)), np.nan)
     for index, (goal, place) in enumerate(zip(goals, output_slices(goals), strict=True)):
         rows = labelled(part, index)
@@ -107,7 +103,7 @@ def _main(goals: Sequence[RowGoal], scores: Scores, of: np.ndarray) -> list[list
             continue
         metric = goal.metrics[goal.primary]
         table[:, index] = [
-            metric(rows.labels, rows.of(outputs[place]), rows.weights) for outputs in part.logits
+            metric(rows.labels, rows.of(outputs[place]), rows.weights) for outputs in part.outputs
         ]
     return _rounded(table)
 

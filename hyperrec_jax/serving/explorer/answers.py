@@ -96,7 +96,8 @@ class Explorer:
         self._equal = self._score(centre(len(self.tasks)))
         preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
         outputs = np.stack([self._score(preference) for preference in preferences])
-        scores = self._scores(outputs)
+        self._calibrator = trained.calibrator
+        scores = self._scores(outputs, preferences)
         self.front: Front = dataclasses.replace(
             evaluate_front(
                 scores,
@@ -135,7 +136,7 @@ class Explorer:
         outputs = self._score(preference)
         front = dataclasses.replace(
             evaluate_front(
-                self._scores(outputs[None]),
+                self._scores(outputs[None], preference[None]),
                 self.front.split,
                 self.tasks,
                 preference[None],
@@ -154,13 +155,20 @@ class Explorer:
     def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {name: column[rows] for name, column in self._batch.items()}
 
-    def _scores(self, outputs: np.ndarray) -> Scores:
+    def _predicted(self, outputs: np.ndarray, preferences: np.ndarray) -> np.ndarray:
+        """What predictions are made of, `[preference, row, output]`: the outputs, calibrated."""
+        if self._calibrator is None:
+            return outputs
+        return self._calibrator.apply(outputs, preferences[:, None])
+
+    def _scores(self, outputs: np.ndarray, preferences: np.ndarray) -> Scores:
         """Outputs `[preference, row, output]` beside the labels of the sample."""
         weight = self._batch.get("weight")
         return Scores(
             outputs.swapaxes(-1, -2),
             self._batch["labels"].T,
             None if weight is None else weight[:, 0],
+            self._predicted(outputs, preferences).swapaxes(-1, -2),
         )
 
     def _front_of_lists(
@@ -210,7 +218,8 @@ class Explorer:
         rank, was = ranks(score), ranks(before)
         order = [place for place in np.argsort(rank) if min(rank[place], was[place]) <= MOST_RANKS]
         fields = self._raw.columns(self._gather(rows[order]))
-        predictions = predict_all(self.goals, outputs[rows[order]])
+        predicted = self._predicted(outputs[None, rows[order]], preference[None])[0]
+        predictions = predict_all(self.goals, predicted)
         return [
             {
                 "rank": int(rank[place]),
