@@ -182,7 +182,14 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
         if isinstance(asked, int):
             asked = grid.evaluation_grid(trained.schema.num_tasks, asked)
         lists, fused = trained.lists(
-            store, scores, values.split, asked, fusions, resamples=values.resamples, scorer=scorer
+            store,
+            scores,
+            values.split,
+            asked,
+            fusions,
+            resamples=values.resamples,
+            scorer=scorer,
+            keep_scores=processes.is_first(),
         )
         front = dataclasses.replace(front, lists=lists)
     others = {path: score(trained_models.load_trained(Path(path)))[0] for path in values.against}

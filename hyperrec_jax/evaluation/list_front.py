@@ -38,7 +38,7 @@ class ListFront:
       lists: Number of lists with a positive of each goal, `[goal]`.
       skipped: The other lists, `[goal]`.
       samples: NDCG on resamples of the lists, `[resample, preference, goal]`; None without.
-      scores: What orders the rows, `[preference, row]`.
+      scores: What orders the rows, `[preference, row]`; None where it was not to be kept.
     """
 
     fusion: str
@@ -240,6 +240,7 @@ def list_front(
     *,
     k: int = 10,
     resamples: int = 0,
+    keep_scores: bool = False,
 ) -> ListFront:
     """Orders every list under every preference, and measures it by every goal's labels.
 
@@ -253,6 +254,7 @@ def list_front(
       preferences: `[preference, goal]`.
       k: Number of ranks that count for NDCG and recall.
       resamples: Number of bootstrap resamples of whole lists; 0 for none.
+      keep_scores: Whether the front keeps the scores.
     """
     per_list = list_metrics.list_metrics(scores, labels, groups, k, METRICS)
     ndcg = per_list.values["ndcg"]
@@ -275,5 +277,5 @@ def list_front(
         lists=counted.sum(axis=1),
         skipped=(~counted).sum(axis=1),
         samples=samples,
-        scores=np.asarray(scores),
+        scores=np.asarray(scores) if keep_scores else None,
     )

@@ -12,7 +12,8 @@ from hyperrec_jax.evaluation.front import Front
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Distinct to colour-blind eyes (Okabe and Ito 2008)."""
 MARKERS = "os^DvPX*"
-PANEL_WIDTH = 4.2
+PANEL_SIZE = 4.2
+"""Width and height of a panel, in inches."""
 
 
 def plot(front: Front, path: str | Path) -> None:
@@ -24,11 +25,14 @@ def plot(front: Front, path: str | Path) -> None:
       front: The front of a model.
       path: Where the picture goes; the ending names the format, such as `.png`.
     """
+    from matplotlib.figure import Figure  # slow to import
+
     from hyperrec_jax.reports.lists import draw_list_pair, draw_ndcg_by_weight
 
+    rows = 1 if front.lists is None else 2
     with style():
-        figure, axes = new_figure(2 if front.lists is None else 4, 4.2, columns=2)
-        *above, left, right = axes
+        figure = Figure(figsize=(2 * PANEL_SIZE, rows * PANEL_SIZE), layout="constrained")
+        *above, left, right = figure.subplots(rows, 2, squeeze=False).ravel()
         if front.lists is not None:
             draw_list_pair(above[0], front.lists, (0, min(1, len(front.tasks) - 1)))
             draw_ndcg_by_weight(above[1], front.lists.first)
@@ -125,17 +129,3 @@ def _draw_by_weight(
             low, high = interval[:, order, index]
             panel.fill_between(weight[order], low, high, color=colour, alpha=0.15, linewidth=0)
     panel.set(xlabel="weight of the goal")
-
-
-def new_figure(panels: int, height: float = 3.6, columns: int = 3) -> tuple[Any, Any]:
-    """A figure with so many panels, and their axes in reading order."""
-    from matplotlib.figure import Figure
-
-    columns = min(panels, columns)
-    rows = -(-panels // columns)
-    width = 5.8 if panels == 1 else PANEL_WIDTH * columns
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for unused in axes[panels:]:
-        unused.set_visible(False)
-    return figure, axes

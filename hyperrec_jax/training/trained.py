@@ -21,7 +21,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation import fusion
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for, place_of_centre
-from hyperrec_jax.evaluation.list_front import Lists, list_front
+from hyperrec_jax.evaluation.list_front import ListFront, Lists, list_front
 from hyperrec_jax.evaluation.list_scorer import (
     FUSIONS,
     PLACES,
@@ -194,6 +194,7 @@ class Trained:
         *,
         resamples: int = 0,
         scorer: ListScorer | None = None,
+        keep_scores: bool = False,
     ) -> tuple[Lists, fusion.Fusion | None]:
         """One list per group for all goals, under every preference, by some fusions.
 
@@ -207,6 +208,7 @@ class Trained:
             both ways of asking the model.
           resamples: Number of bootstrap resamples of whole lists; 0 for none.
           scorer: From `list_scorer`, if it is at hand.
+          keep_scores: Whether the first front keeps what orders its rows.
 
         Returns:
           The lists, and what `learned` was scored by.
@@ -238,7 +240,8 @@ class Trained:
             logits["centre"] = np.broadcast_to(central, shape)
         rows = store.split(split)
         groups = rows.groups(0, len(rows))
-        fronts, fused = [], None
+        fronts: list[ListFront] = []
+        fused = None
         for name, at in wanted:
             if name == "learned":
                 fused = self._fit_fusion(store, grid)
@@ -260,6 +263,7 @@ class Trained:
                     groups,
                     grid,
                     resamples=resamples,
+                    keep_scores=keep_scores and not fronts,
                 )
             )
         return Lists(tuple(fronts)), fused

@@ -13,7 +13,9 @@ def evaluated_with_lists(trained_run, small_store):
     """A front with lists under five preferences, and what the page shows beside it."""
     trained = load_trained(trained_run)
     front, scores = trained.score(small_store, "test", 5, resamples=30)
-    lists, _ = trained.lists(small_store, scores, "test", front.preferences, resamples=30)
+    lists, _ = trained.lists(
+        small_store, scores, "test", front.preferences, resamples=30, keep_scores=True
+    )
     front = dataclasses.replace(front, lists=lists)
     return front, details(trained_run, trained, small_store.split("test"), scores, front)
 

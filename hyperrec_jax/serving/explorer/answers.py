@@ -194,6 +194,7 @@ class Explorer:
                     preferences,
                     k=NDCG_RANKS,
                     resamples=resamples,
+                    keep_scores=bool(resamples),
                 ),
             )
         )
