@@ -107,6 +107,9 @@ def test_commands_exist_and_take_the_options(page: str) -> None:
         source = path.read_text("utf-8")
         if "distributed.define_flags(" in source:
             source += (ROOT / "hyperrec_jax" / "parallel" / "distributed.py").read_text("utf-8")
+        if "add_policy(" in source:
+            shared = ROOT / "hyperrec_jax" / "commands" / "preference_options.py"
+            source += shared.read_text("utf-8")
         if "parse_flags(" in source or "split_overrides(" in source:
             source += '"set" "import"'
         if command == "prepare":  # the options of a source are its own

@@ -20,18 +20,18 @@ class PolicyChange(NamedTuple):
     Attributes:
       segment: Whom it is for; None for requests of no segment, or of one that no rule names.
       since: From when on; None for now.
-      before: What the old policy decides.
-      after: What the new one decides.
+      before: What the old policy may decide, with the chances.
+      after: What the new one may decide.
       metrics: The main metric of each goal.
-      values: Their values before and after, `[2, goal]`.
+      values: Their values before and after, `[2, goal]`, expected where a policy draws.
       change: After minus before, `[goal]`.
       ends: Ends of its interval over paired resamples, `[2, goal]`.
     """
 
     segment: str | None
     since: Time | None
-    before: Decision
-    after: Decision
+    before: tuple[Decision, ...]
+    after: tuple[Decision, ...]
     metrics: tuple[str, ...]
     values: Floats
     change: Floats
@@ -81,15 +81,24 @@ def policy_changes(
     found = differences(before, after, moment)
     if not found:
         return []
-    weights = [one.weights for _, _, *pair in found for one in pair]
     opened = Measurer(model, model.data, split, resamples=resamples)
     mains = [opened.main(goal) for goal in range(len(model.goals))]
-    distinct, place = np.unique(np.asarray(weights, np.float64), axis=0, return_inverse=True)
+    weights = [one.weights for _, _, *pair in found for side in pair for one in side]
+    distinct = np.unique(np.asarray(weights, np.float64), axis=0)
     measured = opened.measure(distinct, mains)
+
+    def chances(side: tuple[Decision, ...]) -> Floats:
+        """Share of the requests that gets each of the distinct preferences."""
+        result = np.zeros(len(distinct))
+        for one in side:
+            result[(distinct == one.weights.astype(np.float64)).all(axis=1)] += one.propensity
+        return result
+
     changes = []
-    for number, (segment, since, old, new) in enumerate(found):
-        first, second = place.reshape(-1)[2 * number : 2 * number + 2]
-        gained = measured.samples[:, second] - measured.samples[:, first]
+    for segment, since, old, new in found:
+        first, second = chances(old), chances(new)
+        values = np.stack([first @ measured.values, second @ measured.values])
+        gained = np.einsum("p,rpm->rm", second - first, measured.samples)
         whole = np.isfinite(gained).all(axis=1)
         changes.append(
             PolicyChange(
@@ -98,8 +107,8 @@ def policy_changes(
                 old,
                 new,
                 tuple(measure.name for measure in mains),
-                measured.values[[first, second]],
-                measured.values[second] - measured.values[first],
+                values,
+                values[1] - values[0],
                 interval(gained[whole], confidence),
             )
         )
@@ -108,23 +117,36 @@ def policy_changes(
 
 def differences(
     before: Policy, after: Policy, now: Time
-) -> list[tuple[str | None, Time, Decision, Decision]]:
-    """Segments and times from which two policies decide differently, and their decisions."""
+) -> list[tuple[str | None, Time, tuple[Decision, ...], tuple[Decision, ...]]]:
+    """Segments and times from which two policies decide differently, and what they may decide."""
     ends = [end for rule in (*before.rules, *after.rules) for end in (rule.start, rule.end)]
     moments = sorted({now, *(end for end in ends if end is not None and end > now)})
     found = []
     for segment in (None, *dict.fromkeys((*before.segments, *after.segments))):
         last = None
         for moment in moments:
-            pair = [policy.decide(None, segment, moment) for policy in (before, after)]
-            same = np.allclose(pair[0].weights, pair[1].weights, atol=1e-6)
-            key = None if same else tuple(float(w) for one in pair for w in one.weights)
+            pair = [policy.outcomes(segment, moment) for policy in (before, after)]
+            sides = [_distribution(side) for side in pair]
+            key = None if sides[0] == sides[1] else sides
             if key is not None and key != last:
                 found.append((segment, moment, pair[0], pair[1]))
             last = key
     return found
 
 
-def _told(decision: Decision) -> str:
-    weights = ",".join(f"{weight:.4g}" for weight in decision.weights)
-    return f"{decision.name} {weights} ({decision.reason})"
+def _distribution(side: tuple[Decision, ...]) -> dict[tuple[float, ...], float]:
+    """The chance of each preference, whatever its name."""
+    result: dict[tuple[float, ...], float] = {}
+    for one in side:
+        weights = tuple(round(float(weight), 6) for weight in one.weights)
+        result[weights] = round(result.get(weights, 0.0) + one.propensity, 9)
+    return result
+
+
+def _told(side: tuple[Decision, ...]) -> str:
+    told = []
+    for one in side:
+        share = "" if one.propensity == 1 else f"{one.propensity:.3g} of "
+        weights = ",".join(f"{weight:.4g}" for weight in one.weights)
+        told.append(f"{share}{one.name} {weights}")
+    return f"{' and '.join(told)} ({side[0].reason})"

@@ -58,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         policy = read_policy(arguments.files[0], predictor.tasks)
         print(f"{policy.path}: version {policy.version} fits {predictor.identity}")
         for segment in (*policy.segments, None):
-            decision = policy.decide(None, segment, now)
-            weights = ", ".join(
-                f"{goal} {weight:.4g}"
-                for goal, weight in zip(policy.goals, decision.weights, strict=True)
-            )
             whom = f"segment {segment}" if segment else "everyone else"
-            print(f"  {whom}: {decision.name} ({weights}), by {decision.reason}")
+            for decision in policy.outcomes(segment, now):
+                weights = ", ".join(
+                    f"{goal} {weight:.4g}"
+                    for goal, weight in zip(policy.goals, decision.weights, strict=True)
+                )
+                share = "" if decision.propensity == 1 else f"{decision.propensity:.3g} of it "
+                print(f"  {whom}: {share}{decision.name} ({weights}), by {decision.reason}")
         return 0
     from hyperrec_jax.api.model import Model
     from hyperrec_jax.api.policies import policy_changes

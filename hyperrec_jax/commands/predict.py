@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.commands.preference_options import add_policy, chosen
 from hyperrec_jax.errors import UserError
 
 
@@ -31,12 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a weight for each goal, as 0.3,0.7; several with ; between them, or a CSV file with "
         "one per line (default: equal weights)",
     )
-    parser.add_argument(
-        "--policy",
-        type=Path,
-        help="policy.yaml that chooses the preference; --preference may then be one of its names",
-    )
-    parser.add_argument("--segment", help="whom the rows are for, to the policy")
+    add_policy(parser)
     parser.add_argument("--output", type=Path, required=True, help=".parquet or .csv to write")
     parser.add_argument(
         "--keep",
@@ -46,12 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_dialect(parser)
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
-    import numpy as np
-
     from hyperrec_jax.api.load import load_predictor as load
     from hyperrec_jax.data.csv_reader import make_dialect
-    from hyperrec_jax.preference.grid import parse_preferences
-    from hyperrec_jax.serving.policy_file import read_policy
     from hyperrec_jax.serving.scoring_files import predict_file
 
     dialect = make_dialect("--", arguments.separator, arguments.encoding, from_options=True)
@@ -59,33 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.preference and not predictor.conditioned:
         name = predictor.config["model"]["name"]
         raise UserError(f"--preference: the model ({name}) takes none; leave the option out")
-    policy, wish = None, arguments.preference
-    if arguments.policy:
-        predictor.require_preference("--policy")
-        policy = read_policy(arguments.policy, predictor.tasks)
-    elif arguments.segment:
-        raise UserError("--segment: goes with --policy, which tells segments apart")
-    asked = None
-    if wish and (policy is None or wish not in policy.preferences):
-        asked = parse_preferences(wish, len(predictor.tasks))
-    if policy is None:
-        preferences = predictor.weights(None)[None] if asked is None else asked
-    else:
-        wishes = [wish] if asked is None else list(asked)
-        decisions = [policy.decide(each, arguments.segment) for each in wishes]
-        preferences = np.stack([decision.weights for decision in decisions])
+    preferences, lines = chosen(arguments, predictor)
     keep = None if arguments.keep is None else [name for name in arguments.keep.split(",") if name]
-    rows = predict_file(
-        predictor, arguments.input, arguments.output, preferences.astype(np.float32), keep, dialect
-    )
+    rows = predict_file(predictor, arguments.input, arguments.output, preferences, keep, dialect)
     under = "1 preference" if len(preferences) == 1 else f"{len(preferences)} preferences"
     print(f"{arguments.output}: {rows:,} rows" + f" under {under}" * predictor.conditioned)
-    if policy is not None:
-        for decision in decisions:
-            told = policy.told(decision, predictor.identity)
-            weights = ",".join(f"{weight:.4g}" for weight in decision.weights)
-            print(
-                f"policy {told['name']} {told['version']}: {decision.name or 'own'} {weights} "
-                f"({decision.reason}), model {told['model']}"
-            )
+    for line in lines:
+        print(line)
     return 0

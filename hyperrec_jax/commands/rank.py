@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrec_jax.commands import cli
+from hyperrec_jax.commands.preference_options import add_policy, chosen
 from hyperrec_jax.errors import UserError
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preference", help="a weight for each goal, as 0.3,0.7 (default: equal weights)"
     )
+    add_policy(parser)
     parser.add_argument("--output", type=Path, required=True, help=".parquet or .csv to write")
     parser.add_argument(
         "--group", help="the column that names a row's list (default: that of the training data)"
@@ -47,31 +49,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_dialect(parser)
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
-    import numpy as np
-
     from hyperrec_jax.api.load import load_predictor
     from hyperrec_jax.data.csv_reader import make_dialect
-    from hyperrec_jax.preference.grid import parse_preferences
     from hyperrec_jax.serving.scoring_files import rank_file
 
     dialect = make_dialect("--", arguments.separator, arguments.encoding, from_options=True)
     predictor = load_predictor(arguments.workdir)
-    preferences = (
-        parse_preferences(arguments.preference, len(predictor.tasks))
-        if arguments.preference
-        else predictor.weights(None)[None]
-    )
+    preferences, lines = chosen(arguments, predictor)
     if len(preferences) > 1:
         raise UserError(f"--preference {arguments.preference}: a list has one order; give one")
     rows = rank_file(
         predictor,
         arguments.input,
         arguments.output,
-        preferences[0].astype(np.float32),
+        preferences[0],
         arguments.group,
         [name for name in arguments.keep.split(",") if name],
         arguments.fusion,
         dialect,
     )
     print(f"{arguments.output}: {rows:,} rows, ordered within their lists by {arguments.fusion}")
+    for line in lines:
+        print(line)
     return 0

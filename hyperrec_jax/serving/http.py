@@ -209,14 +209,15 @@ def _decided(
     wish: Any, request: Request, predictor: Predictor, policies: WatchedPolicy | None
 ) -> tuple[np.ndarray, dict[str, Any] | None]:
     """The weights for a request, and what its answer says of the policy that chose them."""
-    segment = request.query_params.get("segment")
+    segment, unit = (request.query_params.get(name) for name in ("segment", "unit"))
     if policies is None:
-        if segment is not None:
-            raise Refused(400, "segment: the server has no policy that tells segments apart")
+        for name, value in (("segment", segment), ("unit", unit)):
+            if value is not None:
+                raise Refused(400, f"{name}: the server has no policy that tells {name}s apart")
         return _preference(wish, predictor), None
     policy = policies.current  # once: it may be replaced meanwhile
     asked = wish if wish is None or isinstance(wish, str) else _preference(wish, predictor)
-    decision = policy.decide(asked, segment)
+    decision = policy.decide(asked, segment, unit=unit)
     return decision.weights, policy.told(decision, predictor.identity)
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+import hashlib
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from hyperrec_jax.serving.refusal import shown
 
 Weights = NDArray[np.float32]
 Time = datetime.datetime
+Shares = tuple[tuple[str, float], ...]
+"""Names of preferences and the share of the requests that gets each; shares sum to one."""
 
 SLACK = 1e-6
 """By which a weight may be out of its bounds, for rounding."""
@@ -27,13 +31,13 @@ class Rule:
       segment: Whom it is for; None for everyone.
       start: From when on; None for always.
       end: Before when; None for always.
-      preference: Name of the preference.
+      shares: The preference, or those that are drawn between.
     """
 
     segment: str | None
     start: Time | None
     end: Time | None
-    preference: str
+    shares: Shares
 
     def applies(self, segment: str | None, now: Time) -> bool:
         """Whether the rule is for a segment at a time."""
@@ -60,11 +64,13 @@ class Decision:
       weights: Weights of the goals, which sum to one, `[goal]`.
       name: Name of the preference; None for weights of the request's own.
       reason: `request`, `rule 1` (from 1), `default` or `fallback`.
+      propensity: Chance that it was this one, in (0, 1]; below 1 where the policy draws.
     """
 
     weights: Weights
     name: str | None
     reason: str
+    propensity: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Policy:
       preferences: Weights that sum to one, `[goal]`, by name.
       low, high: Bounds of each goal's weight, `[goal]`.
       rules: In the order of the file.
-      default: Name of the preference where no rule applies.
+      default: The preference where no rule applies, or those that are drawn between.
       fallback: Name of the preference in place of one that may not be asked for; None to refuse it.
       digest: Hash of the file's content.
     """
@@ -90,12 +96,16 @@ class Policy:
     low: Weights
     high: Weights
     rules: tuple[Rule, ...]
-    default: str
+    default: Shares
     fallback: str | None
     digest: str
 
     def decide(
-        self, wish: Weights | str | None, segment: str | None, now: Time | None = None
+        self,
+        wish: Weights | str | None,
+        segment: str | None,
+        now: Time | None = None,
+        unit: str | None = None,
     ) -> Decision:
         """The preference for a request.
 
@@ -104,6 +114,8 @@ class Policy:
             rules; None to leave it to them.
           segment: Whom the request is for; None where it does not say.
           now: When, with its time zone; None for now.
+          unit: Whose request it is, such as a user: where the policy draws, the same unit gets the
+            same preference as long as the shares stay; None draws for each request anew.
 
         Raises:
           UserError: the wish may not be asked for, and there is no fallback.
@@ -117,11 +129,24 @@ class Policy:
             if self.fallback is None:
                 raise UserError(refused)
             return self._named(self.fallback, "fallback")
+        return _drawn(self.outcomes(segment, now), unit)
+
+    def outcomes(self, segment: str | None, now: Time | None = None) -> tuple[Decision, ...]:
+        """What a request that leaves the preference to the policy may get, with its chances.
+
+        Args:
+          segment: Whom the request is for; None where it does not say.
+          now: When, with its time zone; None for now.
+        """
         moment = now or datetime.datetime.now(datetime.UTC)
+        shares, reason = self.default, "default"
         for number, rule in enumerate(self.rules, 1):
             if rule.applies(segment, moment):
-                return self._named(rule.preference, f"rule {number}")
-        return self._named(self.default, "default")
+                shares, reason = rule.shares, f"rule {number}"
+                break
+        return tuple(
+            Decision(self.preferences[name], name, reason, share) for name, share in shares
+        )
 
     def told(self, decision: Decision, model: str) -> dict[str, Any]:
         """What an answer says of a decision, for JSON.
@@ -136,6 +161,7 @@ class Policy:
             "preference": decision.name,
             "weights": dict(zip(self.goals, decision.weights.tolist(), strict=True)),
             "reason": decision.reason,
+            "propensity": decision.propensity,
             "model": model,
         }
 
@@ -160,3 +186,19 @@ class Policy:
                     f"{self.version} allows {low:g} to {high:g}"
                 )
         return None
+
+
+def _drawn(outcomes: tuple[Decision, ...], unit: str | None) -> Decision:
+    """One of the outcomes, by its chance; of a unit always the same one."""
+    if unit is None:
+        place = random.random()
+    else:
+        # By the names alone: a new version of the file moves nobody whose shares stay.
+        text = "\0".join([unit, *(str(outcome.name) for outcome in outcomes)])
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64
+    for outcome in outcomes:
+        place -= outcome.propensity
+        if place < 0:
+            return outcome
+    return outcomes[-1]

@@ -8,6 +8,7 @@
     rules:                           # the first one that applies
       - {segment: app, from: 2026-11-27, until: 2026-11-30, preference: buy_first}
       - {segment: app, preference: balanced}
+      - {segment: web, preference: {balanced: 0.9, buy_first: 0.1}}   # drawn, by these shares
     default: balanced                # where no rule applies
     fallback: balanced               # in place of what is out of bounds; without it, refused
 
@@ -16,9 +17,10 @@ Days are those of UTC, the last one included; a time is written with its offset,
 """
 
 import datetime
+import functools
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import numpy as np
 import yaml
 
 from hyperrec_jax.errors import UserError, suggestion
-from hyperrec_jax.serving.policy import SLACK, Policy, Rule, Time, Weights
+from hyperrec_jax.serving.policy import SLACK, Policy, Rule, Shares, Time, Weights
 from hyperrec_jax.serving.refusal import shown
 
 _KEYS = ("version", "preferences", "bounds", "rules", "default", "fallback")
@@ -76,14 +78,28 @@ def parse_policy(path: Path, content: bytes, goals: tuple[str, ...]) -> Policy:
             )
         return name
 
+    def shares(key: str, value: Any) -> Shares:
+        """A name, or a mapping from names to shares."""
+        if not isinstance(value, dict):
+            return ((known(key, value), 1.0),)
+        for name, share in value.items():
+            known(key, name)
+            if not _is_weight(share) or not share > 0:
+                raise UserError(f"{path}: {key}: {name}: {shown(share)} is no share above 0")
+        if not value or abs(sum(value.values()) - 1) > SLACK:
+            raise UserError(
+                f"{path}: {key}: the shares sum to {sum(value.values()):g}, not 1, as in "
+                "{balanced: 0.9, buy_first: 0.1}"
+            )
+        return tuple((name, float(share)) for name, share in value.items())
+
     entries = values.get("rules")
     if not isinstance(entries, list | None):
         raise UserError(f"{path}: rules: {shown(entries)} is no list of rules")
     rules: list[Rule] = []
     for number, entry in enumerate(entries or (), 1):
         where = f"{path}: rules: rule {number}"
-        rule = _rule(where, entry)
-        known(f"rules: rule {number}: preference", rule.preference)
+        rule = _rule(where, entry, functools.partial(shares, f"rules: rule {number}: preference"))
         for before, other in enumerate(rules, 1):
             if other.covers(rule):
                 raise UserError(
@@ -100,7 +116,7 @@ def parse_policy(path: Path, content: bytes, goals: tuple[str, ...]) -> Policy:
         low=low,
         high=high,
         rules=tuple(rules),
-        default=known("default", values["default"]),
+        default=shares("default", values["default"]),
         fallback=None if fallback is None else known("fallback", fallback),
         digest=hashlib.sha256(content).hexdigest(),
     )
@@ -158,7 +174,7 @@ def _bounds(path: Path, values: Any, goals: tuple[str, ...]) -> tuple[Weights, W
     return low, high
 
 
-def _rule(where: str, entry: Any) -> Rule:
+def _rule(where: str, entry: Any, shares: Callable[[Any], Shares]) -> Rule:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {shown(entry)} is not as in {{segment: app, preference: ...}}")
     _refuse_unknown(where, entry, _RULE_KEYS)
@@ -170,7 +186,7 @@ def _rule(where: str, entry: Any) -> Rule:
     start, end = (_moment(f"{where}: {key}", entry.get(key), key) for key in ("from", "until"))
     if start is not None and end is not None and not start < end:
         raise UserError(f"{where}: from is not before until")
-    return Rule(segment, start, end, entry["preference"])
+    return Rule(segment, start, end, shares(entry["preference"]))
 
 
 def _moment(where: str, value: Any, key: str) -> Time | None:

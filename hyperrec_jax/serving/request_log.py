@@ -149,6 +149,8 @@ class RequestLog:
         for key in ("version", "preference", "reason"):
             name = key if key == "reason" else f"policy_{key}"
             columns[name] = pa.array([policy.get(key) for policy in policies], pa.string())
+        chances = [policy.get("propensity") for policy in policies]
+        columns["propensity"] = pa.array(chances, pa.float64())
         for goal in goals:
             weights = [float(r.weights[goal]) for r in requests]
             columns[f"weight/{self._goals[goal]}"] = pa.array(weights, pa.float32())

@@ -1,12 +1,13 @@
 """Policies on the command line: checked, compared, and used for files."""
 
+import numpy as np
 import polars as pl
 import pytest
 
 import hyperrec_jax
 from hyperrec_jax import Model
 from hyperrec_jax.api.policies import policy_changes
-from hyperrec_jax.commands import policy, predict
+from hyperrec_jax.commands import policy, predict, rank
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.policy_file import read_policy
 
@@ -50,6 +51,17 @@ def test_a_file_is_scored_under_what_the_policy_decides(exported_model, small_st
     assert "policy policy 7: balanced 0.5,0.5 (request)" in capsys.readouterr().out
     with pytest.raises(UserError, match="the weight of buy is 1, and the policy 7 allows"):
         predict.main([*given, "--preference", "0,1"])
+    draws = TEXT.replace("default: balanced", "default: {balanced: 0.5, buy_first: 0.5}")
+    (files / "draws.yaml").write_text(draws)
+    drawn = [*given[:5], str(files / "draws.yaml"), *given[6:]]
+    with pytest.raises(UserError, match="default draws between balanced and buy_first, for each"):
+        predict.main(drawn)
+    rank.main([*given, "--segment", "app", "--output", str(files / "ranked.parquet")])
+    assert "policy policy 7: buy_first 0.3,0.7 (rule 1)" in capsys.readouterr().out
+    ranked = pl.read_parquet(files / "ranked.parquet").sort("row")
+    assert ranked["score"].to_list() == pytest.approx(
+        model.rank(pl.read_csv(rows), [0.3, 0.7]).score.tolist(), rel=1e-5
+    )
     with pytest.raises(UserError, match="--segment: goes with --policy"):
         predict.main([*given[:4], "--segment", "app", "--output", str(files / "x.csv")])
 
@@ -74,8 +86,21 @@ def test_diff_says_what_a_change_does_on_the_front(trained_run, small_store, fil
     before, after = (read_policy(files / name, model.goals) for name in ("policy.yaml", "new.yaml"))
     (change,) = policy_changes(model, before, after, split="validation", resamples=200)
     assert (change.ends[0] <= change.change + 1e-9).all()
-    front = model.evaluate(split="validation", preferences=change.after.weights[None])
+    (after_it,) = change.after
+    front = model.evaluate(split="validation", preferences=after_it.weights[None])
     assert change.values[1].tolist() == pytest.approx(front.lists.first.ndcg[0].tolist(), abs=1e-6)
+    (files / "half.yaml").write_text(
+        TEXT.replace("preference: buy_first", "preference: {buy_first: 0.5, balanced: 0.5}")
+    )
+    half = read_policy(files / "half.yaml", model.goals)
+    (drawn,) = policy_changes(model, before, half, split="validation", resamples=200)
+    assert str(drawn).startswith(
+        "segment app: buy_first 0.3,0.7 (rule 1) -> "
+        "0.5 of buy_first 0.3,0.7 and 0.5 of balanced 0.5,0.5 (rule 1)"
+    )
+    own = model.evaluate(split="validation", preferences=np.array([[0.3, 0.7], [0.5, 0.5]]))
+    expected = own.lists.first.ndcg.mean(axis=0).tolist()
+    assert drawn.values[1].tolist() == pytest.approx(expected, abs=1e-6)
     policy.main(["diff", paths[0], paths[0], "--workdir", str(trained_run)])
     assert capsys.readouterr().out.splitlines()[1] == "the same preferences for everyone"
 

@@ -1,5 +1,6 @@
 """Policies: what they decide, what is refused, and a change of one under load."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -127,6 +128,10 @@ def test_no_request_gets_weights_beyond_the_bounds(weight, segment):
         ("preference: click_first", "preferences: click_first", "rule 2: no key 'preferences'"),
         ("  buy_first: {", "  balanced: {", "key 'balanced' is given twice"),
         ("preferences:", "preferences: [", "is no YAML"),
+        ("default: balanced", "default: {balanced: .5}", "default: the shares sum to 0.5, not 1"),
+        ("default: balanced", "default: {}", "default is missing"),
+        ("default: balanced", "default: {balanced: 2, buy_first: -1}", "buy_first: -1 is no share"),
+        ("preference: click_first", "preference: {no: 1}", "rule 2: preference: no preference is"),
     ],
 )  # fmt: skip
 def test_refusals_name_file_key_and_value(write, old, new, message):
@@ -154,7 +159,7 @@ def test_differences_say_for_whom_and_from_when(write):
                           "click_first").replace("version: 1", "version: 2")  # fmt: skip
     new = read_policy(write(text, "new.yaml"), GOALS)
     found = differences(old, new, at("2026-11-20"))
-    told = [(segment, f"{since:%m-%d}", a.name, b.name) for segment, since, a, b in found]
+    told = [(segment, f"{since:%m-%d}", a.name, b.name) for segment, since, (a,), (b,) in found]
     assert told == [
         ("app", "11-20", "click_first", "balanced"),
         ("app", "12-01", "click_first", "balanced"),
@@ -163,6 +168,44 @@ def test_differences_say_for_whom_and_from_when(write):
         ("web", "12-24", "buy_first", "click_first"),
     ]
     assert differences(old, old, at("2026-11-20")) == []
+
+
+DRAWS = POLICY.replace("default: balanced", "default: {balanced: 0.75, buy_first: 0.25}")
+
+
+def test_shares_are_drawn_and_a_unit_keeps_its_own(write):
+    policy = read_policy(write(DRAWS), GOALS)
+    chances = {one.name: one.propensity for one in policy.outcomes(None, at("2026-11-20"))}
+    assert chances == {"balanced": 0.75, "buy_first": 0.25}
+    units = [f"user{number}" for number in range(2000)]
+    drawn = [policy.decide(None, "web", at("2026-11-20"), unit) for unit in units]
+    share = np.mean([one.name == "buy_first" for one in drawn])
+    assert share == pytest.approx(0.25, abs=0.03)  # three standard deviations
+    assert {(one.name, one.propensity) for one in drawn} == set(chances.items())
+    later = read_policy(write(DRAWS.replace("version: 1", "version: 2"), "later.yaml"), GOALS)
+    again = [later.decide(None, "web", at("2026-11-20"), unit) for unit in units]
+    assert [one.name for one in again] == [one.name for one in drawn]
+    anew = {policy.decide(None, None, at("2026-11-20")).name for _ in range(60)}
+    assert anew == set(chances)  # but for a chance of 3e-8
+    assert policy.decide("buy_first", None).propensity == 1
+
+
+def test_a_change_of_shares_is_a_difference(write):
+    old = read_policy(write(DRAWS), GOALS)
+    swapped = DRAWS.replace(
+        "{balanced: 0.75, buy_first: 0.25}", "{buy_first: 0.25, balanced: 0.75}"
+    )
+    assert differences(old, read_policy(write(swapped, "same.yaml"), GOALS), at("2026-11-20")) == []
+    new = read_policy(write(POLICY, "new.yaml"), GOALS)
+    found = differences(old, new, at("2027-01-01"))
+    assert found == []  # rule 3 is for everyone by then
+    ((segment, _, before, (after,)),) = differences(old, new, at("2026-11-20"))[:1]
+    assert segment is None
+    assert [(one.name, one.propensity) for one in before] == [
+        ("balanced", 0.75),
+        ("buy_first", 0.25),
+    ]
+    assert (after.name, after.propensity) == ("balanced", 1)
 
 
 def ask(client, wish=None, segment=None):
@@ -184,6 +227,7 @@ def test_the_server_names_what_decided(write):
             "preference": "buy_first",
             "reason": "request",
         }
+        assert told["propensity"] == 1
         expected = predictor.predict([ROW], [0.3, 0.7])
         np.testing.assert_allclose(answer["scores"], expected, rtol=1e-6)
         assert json.loads(ask(client).text)["policy"]["preference"] in ("balanced", "buy_first")
@@ -195,6 +239,16 @@ def test_the_server_names_what_decided(write):
         assert "policy" not in json.loads(ask(client, [0.3, 0.7]).text)
         assert "the server has no policy" in ask(client, [0.3, 0.7], "app").text
         assert ask(client, "buy_first").status == 400
+        refused = client.get("/predict?unit=u1", json.dumps({"rows": [ROW]}).encode())
+        assert "unit: the server has no policy that tells units apart" in refused.text
+    drawing = WatchedPolicy(write(DRAWS.replace("segment: app", "segment: tv")), GOALS)
+    drawing.current = dataclasses.replace(drawing.current, rules=())
+    with Client(http.create_app(predictor, policies=drawing)) as client:
+        body = json.dumps({"rows": [ROW]}).encode()
+        for unit in ("u1", "u2", "u3", "u4"):
+            expected = drawing.current.decide(None, None, unit=unit)
+            told = json.loads(client.get(f"/predict?unit={unit}", body).text)["policy"]
+            assert (told["preference"], told["propensity"]) == (expected.name, expected.propensity)
 
 
 def test_a_policy_changes_under_load_without_a_loss_or_a_mixture(write, monkeypatch, caplog):

@@ -52,6 +52,7 @@ def test_a_file_has_what_was_asked_and_answered(tmp_path):
         "reason": "default",
     }
     assert (first["model"], first["sample"]) == ("model@1", 1.0)
+    assert (first["propensity"], second["propensity"]) == (1, 1)
     assert second["reason"] == "request"
     assert second["policy_preference"] is None
     assert (second["weight/click"], second["weight/buy"]) == (0.5, 0.5)
