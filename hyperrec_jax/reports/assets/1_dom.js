@@ -9,9 +9,10 @@ function make(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+    else if (value !== false && value !== null && value !== undefined)
+      made.setAttribute(key, value);
   }
-  made.append(...children.map(child => child instanceof Node ? child : String(child)));
+  made.append(...children.map(child => (child instanceof Node ? child : String(child))));
   return made;
 }
 
@@ -22,13 +23,34 @@ function draw(name, attributes, text = "") {
   return made;
 }
 
-const table = (head, rows, attributes = {}) => make("div", {class: "wide"}, make("table", attributes,
-  make("thead", {}, make("tr", {}, ...head.map(cell =>
-    cell instanceof Node ? cell : make("th", {scope: "col"}, cell)))),
-  make("tbody", {}, ...rows)));
+const table = (head, rows, attributes = {}) =>
+  make(
+    "div",
+    {class: "wide"},
+    make(
+      "table",
+      attributes,
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          ...head.map(cell => (cell instanceof Node ? cell : make("th", {scope: "col"}, cell))),
+        ),
+      ),
+      make("tbody", {}, ...rows),
+    ),
+  );
 
-const tableRow = (cells, attributes = {}) => make("tr", attributes, ...cells.map(cell =>
-  cell instanceof Node && cell.tagName === "TD" ? cell : make("td", {}, cell)));
+const tableRow = (cells, attributes = {}) =>
+  make(
+    "tr",
+    attributes,
+    ...cells.map(cell =>
+      cell instanceof Node && cell.tagName === "TD" ? cell : make("td", {}, cell),
+    ),
+  );
 
 function select(options, chosen, change, label) {
   const made = make("select", {"aria-label": label});
@@ -40,11 +62,15 @@ function select(options, chosen, change, label) {
 
 // A number as it is, at four digits behind the point; differences with their sign.
 const missing = value => value === null || value === undefined || Number.isNaN(value);
-const shown = value => missing(value) ? "–" : value.toFixed(4);
-const signed = value => missing(value) ? "–"
-  : Math.abs(value) < 5e-5 ? "±0" : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(4);
-const percent = value => missing(value) ? "–"
-  : (value < 0 ? "−" : "+") + Math.abs(100 * value).toFixed(2) + " %";
+const shown = value => (missing(value) ? "–" : value.toFixed(4));
+const signed = value =>
+  missing(value)
+    ? "–"
+    : Math.abs(value) < 5e-5
+      ? "±0"
+      : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(4);
+const percent = value =>
+  missing(value) ? "–" : (value < 0 ? "−" : "+") + Math.abs(100 * value).toFixed(2) + " %";
 const written = weights => weights.map(weight => Number(weight.toFixed(4))).join(",");
 const inWords = weights => weights.map(weight => weight.toFixed(2)).join(" / ");
 const sum = values => values.reduce((total, value) => total + value, 0);
@@ -59,13 +85,20 @@ function colour(name) {
 
 // A colour for a part in [0, 1]: low, middle, high; distinct to colour-blind eyes.
 function ramp(part) {
-  const channels = name => colour(name).match(/[\d.]+/g).slice(0, 3).map(Number);
-  const [from, to] = part < .5 ? ["low", "mid"] : ["mid", "high"];
-  const [first, last] = [channels(from), channels(to)], share = part < .5 ? 2 * part : 2 * part - 1;
+  const channels = name =>
+    colour(name)
+      .match(/[\d.]+/g)
+      .slice(0, 3)
+      .map(Number);
+  const [from, to] = part < 0.5 ? ["low", "mid"] : ["mid", "high"];
+  const [first, last] = [channels(from), channels(to)],
+    share = part < 0.5 ? 2 * part : 2 * part - 1;
   return `rgb(${first.map((value, i) => Math.round(value + share * (last[i] - value))).join(" ")})`;
 }
 
-function tell(message) { $("#status").textContent = message; }
+function tell(message) {
+  $("#status").textContent = message;
+}
 
 function command(text) {
   const copy = make("button", {type: "button", class: "quiet no-print"}, "Copy");

@@ -1,7 +1,8 @@
 // Puts the page together.
 
 function themes() {
-  const root = document.documentElement, button = $("#theme");
+  const root = document.documentElement,
+    button = $("#theme");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
   const apply = () => {
@@ -9,28 +10,41 @@ function themes() {
     button.setAttribute("aria-label", `${isDark() ? "light" : "dark"} colours`);
     charts.forEach(again => again());
   };
-  try {  // a page opened from a file may have no storage
+  try {
+    // a page opened from a file may have no storage
     const kept = localStorage.getItem("theme");
     if (kept) root.dataset.theme = kept;
-  } catch { /* the system's choice then */ }
+  } catch {
+    /* the system's choice then */
+  }
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept then */ }
+    try {
+      localStorage.setItem("theme", root.dataset.theme);
+    } catch {
+      /* not kept then */
+    }
     apply();
   });
   dark.addEventListener("change", apply);
-  let before = null, closed = [];
+  let before = null,
+    closed = [];
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
     root.dataset.theme = "light";
     closed = [...document.querySelectorAll("details.print:not([open])")];
-    closed.forEach(each => { each.open = true; });
+    closed.forEach(each => {
+      each.open = true;
+    });
     document.body.classList.add("printing");
     charts.forEach(again => again());
   });
   window.addEventListener("afterprint", () => {
-    if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
-    closed.forEach(each => { each.open = false; });
+    if (before === undefined) delete root.dataset.theme;
+    else root.dataset.theme = before;
+    closed.forEach(each => {
+      each.open = false;
+    });
     document.body.classList.remove("printing");
     charts.forEach(again => again());
   });
