@@ -230,7 +230,9 @@ def _comparison(comparison: Comparison) -> str:
 
 def _heading(name: str) -> str:
     kind, _, task = name.partition("/")
-    shown = {"preference": "weight", "auc": "AUC", "log_loss": "log loss"}.get(kind, kind)
+    shown = {"preference": "weight", "auc": "AUC", "log_loss": "log loss", "ece": "ECE"}.get(
+        kind, kind
+    )
     if not task:
         return {"non_dominated": "not dominated"}.get(name, name).replace("_", " ")
     return f"{shown} {task}"
