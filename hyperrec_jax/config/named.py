@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.vectors_file import vectors_of
 from hyperrec_jax.errors import UserError, suggestion
@@ -20,7 +21,7 @@ def names_of(schema: Schema) -> Names:
     return Names(
         tables=tuple(table.name for table in schema.tables),
         vectors=tuple(field.name for field in schema.vectors),
-        goals=schema.tasks,
+        goals=_predicted(schema),
     )
 
 
@@ -58,9 +59,11 @@ def by_table(options: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
         result["pretrained"] = files
     if _mapping("goal_tower_widths", options):
         for name in options["goal_tower_widths"]:
-            if name not in schema.tasks:
+            goals = _predicted(schema)
+            if name not in goals:
                 raise UserError(
-                    f"model.goal_tower_widths: no goal {name!r}; {suggestion(name, schema.tasks)}"
+                    f"model.goal_tower_widths: no goal {name!r} with a tower; "
+                    f"{suggestion(name, goals)}"
                 )
     return result
 
@@ -107,6 +110,11 @@ def with_vector_files(config: Config) -> Config:
         name: _described(name, entry) for name, entry in model["pretrained"].items()
     }
     return config | {"model": model}
+
+
+def _predicted(schema: Schema) -> tuple[str, ...]:
+    """Names of the goals that a model has outputs for."""
+    return tuple(goal.name for goal in create_goals(schema) if goal.outputs)
 
 
 def _described(name: str, entry: Any) -> dict[str, Any]:

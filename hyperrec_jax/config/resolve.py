@@ -21,6 +21,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.selection import SCALARISED_NDCG, Selection
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel.mesh import batch_part, make_mesh
 from hyperrec_jax.preference import normalisation, objectives, sampling
@@ -52,6 +53,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
+    _check_rows_alone(settings, goals)
     normaliser = _normaliser(config, goals, training_rows, model, objective, num_preferences)
     sampler = sampling.create_sampler(
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
@@ -132,14 +134,15 @@ def _check_kinds(
     name: str, model: MultiTaskModel, schema: Schema, goals: Sequence[RowGoal]
 ) -> None:
     """Whether the goals are what a model that computes with probabilities reads."""
-    partial = [field for field in schema.goals if field.where is not None]
+    read = [field.name for field, goal in zip(schema.goals, goals, strict=True) if goal.outputs]
+    partial = [field for field in schema.goals if field.where is not None and field.name in read]
     if model.funnel == "needed" and partial:
         raise UserError(
             f"model {name} multiplies the steps of a funnel itself, over all rows, and goal "
             f"'{partial[0].name}' has labels on the rows of {partial[0].where} only; prepare the "
             "data without its where, or take another model, such as pomoe or mmoe"
         )
-    others = [goal for goal in goals if not isinstance(goal, Binary)]
+    others = [goal for goal in goals if goal.outputs and not isinstance(goal, Binary)]
     if model.binary_only and others:
         raise UserError(
             f"model {name} computes with probabilities, and goal '{others[0].name}' is of kind "
@@ -179,10 +182,11 @@ def _check_list_goals(schema: Schema) -> None:
 
 def _check_funnel(name: str, model: MultiTaskModel, schema: Schema, training_rows: Split) -> None:
     """Whether the labels are steps of a funnel in their order, where the model takes them so."""
-    outside = None if model.funnel == "no" else first_outside_funnel(training_rows)
+    read = [place for place, goal in enumerate(create_goals(schema)) if goal.outputs]
+    outside = None if model.funnel == "no" else first_outside_funnel(training_rows, read)
     if outside is None:
         return
-    before, after = schema.tasks[outside - 1], schema.tasks[outside]
+    before, after = schema.tasks[read[outside - 1]], schema.tasks[read[outside]]
     told = (
         f"model {name} takes its goals as steps, each of which needs the one before, and {after} "
         f"is positive in training rows where {before} is not"
@@ -235,6 +239,17 @@ def _num_preferences(
             "train.preferences=1, without train.preference_per_row"
         )
     return count
+
+
+def _check_rows_alone(settings: Config, goals: Sequence[RowGoal]) -> None:
+    """Whether the losses of rows stand alone where each has a preference of its own."""
+    compared = next((goal for goal in goals if isinstance(goal, Fairness)), None)
+    if settings["preference_per_row"] and compared is not None:
+        raise UserError(
+            f"train.preference_per_row goes with goals whose rows stand alone, and goal "
+            f"'{compared.name}' of fairness compares the rows of a batch; set "
+            "train.preference_per_row=false"
+        )
 
 
 def _normaliser(

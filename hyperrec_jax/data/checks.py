@@ -1,5 +1,6 @@
 """What is suspicious about data that can be read: said in a line, never a reason to refuse it."""
 
+import itertools
 from collections.abc import Sequence
 
 from hyperrec_jax.data.schema import Schema
@@ -62,7 +63,7 @@ def unseen_shares(schema: Schema, split: Split, name: str) -> str:
     return f"{name}: rows with a value that training never saw{rare}: {text}"
 
 
-def first_outside_funnel(split: Split) -> int | None:
+def first_outside_funnel(split: Split, goals: Sequence[int] | None = None) -> int | None:
     """The first label that is positive in a row where the label before it is not.
 
     Models of a funnel (`esmm`, `aitm`) read the labels as steps, each of which needs the step
@@ -71,11 +72,13 @@ def first_outside_funnel(split: Split) -> int | None:
 
     Args:
       split: Rows of a store, such as those of training.
+      goals: Positions of the goals that are steps, all by default.
 
     Returns:
-      A position in `[1, task)`, or None where every label keeps the order.
+      A position among them from 1 on, or None where every label keeps the order.
     """
-    for label in range(1, len(split.positives)):
-        if split.both_positive[label - 1][label] < split.positives[label]:
-            return label
+    steps = range(len(split.positives)) if goals is None else goals
+    for place, (before, label) in enumerate(itertools.pairwise(steps), start=1):
+        if split.both_positive[before][label] < split.positives[label]:
+            return place
     return None

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperrec_jax.evaluation.outputs import Scores
-from hyperrec_jax.goals import RowGoal, Statistics
+from hyperrec_jax.goals import RowGoal, Rows, Statistics
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.goals.metrics import row_losses
@@ -66,18 +66,22 @@ def measure(goals: Sequence[RowGoal], scores: Scores) -> dict[str, Floats]:
     return table
 
 
-def loss_of_rows(goal: RowGoal, labels: np.ndarray, outputs: np.ndarray) -> Floats:
-    """The loss of each row, `[row]`.
+def loss_of_rows(
+    goal: RowGoal, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None
+) -> Floats:
+    """The loss of each row, `[row]`, whose weighted mean is the goal's.
 
     Args:
       goal: The goal.
       labels: `[row]`, none missing.
       outputs: `[row, output]`.
+      weights: `[row]`, at least 0; 1 each by default.
     """
     if isinstance(goal, Binary):
         return row_losses(labels > 0, outputs[:, 0])
     # NumPy arrays in, a JAX function: the losses of training, in its precision.
-    return np.asarray(goal.loss(outputs, labels), np.float64)  # type: ignore[arg-type]
+    rows = Rows(labels, weights=weights)
+    return np.asarray(goal.row_losses(outputs, rows), np.float64)  # type: ignore[arg-type]
 
 
 def mean_losses(
@@ -102,7 +106,7 @@ def mean_losses(
         if not len(rows.labels) or (rows.weights is not None and not rows.weights.any()):
             continue
         for preference, outputs in enumerate(scores.outputs):
-            losses = loss_of_rows(goal, rows.labels, rows.of(outputs[place]))
+            losses = loss_of_rows(goal, rows.labels, rows.of(outputs[place]), rows.weights)
             means[preference, index] = np.average(losses, weights=rows.weights)
             if each is not None:
                 target = slice(None) if rows.present is None else rows.present

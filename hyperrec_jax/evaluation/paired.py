@@ -76,7 +76,11 @@ def row_terms(goal: RowGoal, metric: str, rows: Labelled, outputs: np.ndarray) -
     labels = rows.labels.astype(np.float64)
     mass = np.ones(len(labels)) if rows.weights is None else rows.weights.astype(np.float64)
     if metric in ("loss", "log_loss"):
-        return _ratio(mass * loss_of_rows(goal, rows.labels, outputs), mass)
+        return _ratio(mass * loss_of_rows(goal, rows.labels, outputs, rows.weights), mass)
+    if metric == "rate_difference":
+        yes = goal.predict(outputs)
+        members = np.stack([mass * (labels == 1), mass * (labels == 0)])
+        return Terms(np.stack([yes, -yes]) * members, members, finish=np.abs)
     if metric in ("auc", "auc_any") and rows.weights is None:
         return _auc(labels > 0, outputs[:, 0])
     if metric in ("calibration", "total_error"):

@@ -1,10 +1,10 @@
 """What a goal is: a loss, a prediction made from the model's outputs, and metrics.
 
 A goal is a frozen dataclass whose fields are its options; its methods are pure functions. There are
-two sorts. A `RowGoal` has a loss for each row, and with it a best constant prediction: `binary`,
-`regression`, `count` and `value`. Other goals have a loss of a whole batch only: `graded`, whose
-loss belongs to lists, and `fairness`, whose loss compares groups of rows. All of them share
-`batch_loss`, which is all that training needs:
+two sorts. A `RowGoal` has a loss for each row: `binary`, `regression`, `count` and `value`, with a
+best constant prediction; and `fairness`, whose rows are compared with the others of their batch and
+which reads the outputs of another goal. Other goals have a loss of a whole batch only: `graded`,
+whose loss belongs to lists. All of them share `batch_loss`, which is all that training needs:
 
     goal = create_goal("value", "revenue").fitted(Statistics.of(labels))
     loss = goal.batch_loss(outputs, Rows(labels, mask))     # outputs [..., row, goal.outputs]
@@ -37,13 +37,11 @@ class Rows(NamedTuple):
         NaN included.
       mask: Which rows have the label, bool, in the shape of the labels; all of them by default.
       weights: Weight of each row, at least 0, in the shape of the labels; 1 each by default.
-      groups: 0 or 1 for each row, `[row]`; fairness only.
     """
 
     labels: ArrayLike
     mask: ArrayLike | None = None
     weights: ArrayLike | None = None
-    groups: ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Metric:
         None) -> float`; NaN where the labels leave the metric undefined.
       better: Which values are better: 'higher', 'lower', or those nearer to 'one', from either side
         (a ratio that is 1 at best).
-      needs_groups: Whether groups must be given: lists for NDCG, 0 or 1 for fairness.
+      needs_groups: Whether groups must be given, the lists for NDCG.
     """
 
     compute: Callable[..., float]

@@ -10,13 +10,22 @@ from jax.typing import ArrayLike
 
 from hyperrec_jax.goals.base import RowGoal, Rows
 from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.goals.statistics import masked_mean
 
 
 def output_slices(goals: Sequence[RowGoal]) -> list[slice]:
-    """Where the outputs of each goal stand among those of all goals."""
+    """Where the outputs that each goal reads stand among those of all goals.
+
+    A goal without outputs of its own reads those of another.
+    """
     ends = np.cumsum([goal.outputs for goal in goals]).tolist()
-    return [slice(end - goal.outputs, end) for goal, end in zip(goals, ends, strict=True)]
+    places = [slice(end - goal.outputs, end) for goal, end in zip(goals, ends, strict=True)]
+    names = [goal.name for goal in goals]
+    return [
+        places[names.index(goal.of)] if isinstance(goal, Fairness) else place
+        for goal, place in zip(goals, places, strict=True)
+    ]
 
 
 def predict_all(goals: Sequence[RowGoal], outputs: Any) -> Any:
@@ -54,7 +63,7 @@ def batch_losses(
     Returns:
       `[..., goal]`, float32; 0 where no row has the label.
     """
-    losses = _losses(goals, outputs, labels)
+    losses = _losses(goals, outputs, labels, weights)
     shares = _shares(labels, weights)
     if shares is None:
         return losses.mean(axis=-2)
@@ -78,7 +87,7 @@ def row_losses(
     Returns:
       `[row, goal]`, float32; 0 in rows without the label.
     """
-    losses = _losses(goals, outputs, labels)
+    losses = _losses(goals, outputs, labels, weights)
     shares = _shares(labels, weights)
     if shares is None:
         return losses
@@ -86,7 +95,9 @@ def row_losses(
     return losses * shares / jnp.where(mean > 0, mean, 1)
 
 
-def _losses(goals: Sequence[RowGoal], outputs: jax.Array, labels: jax.Array) -> jax.Array:
+def _losses(
+    goals: Sequence[RowGoal], outputs: jax.Array, labels: jax.Array, weights: ArrayLike | None
+) -> jax.Array:
     """Loss of each row, 0 without a label: `[..., row, goal]`."""
     whole = jnp.issubdtype(labels.dtype, jnp.integer)
     if all(isinstance(goal, Binary) for goal in goals):
@@ -95,7 +106,7 @@ def _losses(goals: Sequence[RowGoal], outputs: jax.Array, labels: jax.Array) -> 
         return goals[0].row_losses(outputs[..., None], Rows(labels, mask))
     each = []
     for goal, place, column in zip(goals, output_slices(goals), labels.T, strict=True):
-        rows = Rows(column, None if whole else ~jnp.isnan(column))
+        rows = Rows(column, None if whole else ~jnp.isnan(column), weights)
         each.append(goal.row_losses(outputs[..., place], rows))
     return jnp.stack(each, axis=-1)
 

@@ -21,8 +21,8 @@ class AITM(MultiTaskModel):
     def setup(self) -> None:
         width = self.bottom_widths[-1]
         self.embedding = self.new_embedding()
-        self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
-        self.transfers = [Linear(width, self.compute_dtype) for _ in range(self.num_tasks - 1)]
+        self.bottoms = self.new_bank(self.num_towers, self.bottom_widths)
+        self.transfers = [Linear(width, self.compute_dtype) for _ in range(self.num_towers - 1)]
         self.value, self.key, self.query = (Linear(width, self.compute_dtype) for _ in range(3))
         self.towers = self.new_towers()
 

@@ -30,7 +30,7 @@ class Names(NamedTuple):
     Attributes:
       tables: The vocabularies, as many as `field_sizes`; each has the name of its field.
       vectors: The vector fields.
-      goals: The goals.
+      goals: The goals that have outputs.
     """
 
     tables: tuple[str, ...]
@@ -109,6 +109,11 @@ class MultiTaskModel(nn.Module):
         return sum(self.goal_outputs) or self.num_tasks
 
     @property
+    def num_towers(self) -> int:
+        """Number of goals that have outputs; a goal of fairness reads those of another."""
+        return sum(count > 0 for count in self.goal_outputs) or self.num_tasks
+
+    @property
     def preference_parts(self) -> frozenset[str]:
         """Names of the modules and parameters through which the preference acts."""
         return frozenset()
@@ -163,6 +168,7 @@ class MultiTaskModel(nn.Module):
           constants: Outputs of the best constant prediction of each goal, `[goal][output]`; of a
             binary goal the log-odds of its base rate.
         """
+        constants = [values for values in constants if len(values)]
         if not self.goal_tower_widths:
             return self._with_output_bias(params, "towers", constants)
         groups = dict(params.get("towers", {}))
@@ -240,7 +246,7 @@ class MultiTaskModel(nn.Module):
                 for widths, members in self._tower_groups()
             ]
             return Towers(tuple(banks), tuple(members for _, members in self._tower_groups()))
-        return self.new_bank(copies or self.num_tasks, self.tower_widths, **options)
+        return self.new_bank(copies or self.num_towers, self.tower_widths, **options)
 
     def _tower_groups(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Widths of the towers that differ, each with the positions of its goals."""
@@ -258,7 +264,8 @@ class MultiTaskModel(nn.Module):
 
     def to_logits(self, outputs: Array) -> Array:
         """What the towers give, `[goal, ..., batch, width]`, as `[..., batch, output]`."""
-        return to_logits(outputs, self.goal_outputs or (1,) * self.num_tasks)
+        counts = tuple(count for count in self.goal_outputs if count)
+        return to_logits(outputs, counts or (1,) * self.num_tasks)
 
 
 MODELS: Registry[MultiTaskModel] = Registry("model", "hyperrec_jax.models")

@@ -25,7 +25,7 @@ class ESMM(MultiTaskModel):
 
     def setup(self) -> None:
         self.embedding = self.new_embedding()
-        self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
+        self.bottoms = self.new_bank(self.num_towers, self.bottom_widths)
         self.towers = self.new_towers()
 
     def with_prior(

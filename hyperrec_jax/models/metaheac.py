@@ -44,7 +44,7 @@ class MetaHeac(MultiTaskModel):
         self.experts = self.new_bank(self.num_experts, self.bottom_widths)
         self.critics = self.new_towers(self.num_critics)
         self.task_embedding = self.param(
-            "task_embedding", nn.initializers.normal(1.0), (self.num_tasks, self.embedding_dim)
+            "task_embedding", nn.initializers.normal(1.0), (self.num_towers, self.embedding_dim)
         )
         self.expert_gate = Linear(self.num_experts, self.compute_dtype)
         self.critic_gate = Linear(self.num_critics, self.compute_dtype)
@@ -65,7 +65,7 @@ class MetaHeac(MultiTaskModel):
         """Each goal's mixed experts `[goal, batch, width]` and logits of its critics' weights."""
         x = self.embedding(batch)
         experts = self.mark_shared(self.experts(x, train))
-        fields = jnp.broadcast_to(x.mean(), (self.num_tasks, x.shape[0], self.embedding_dim))
+        fields = jnp.broadcast_to(x.mean(), (self.num_towers, x.shape[0], self.embedding_dim))
         tasks = jnp.broadcast_to(self.task_embedding[:, None].astype(x.dtype), fields.shape)
         gate_input = jnp.concatenate([tasks, fields], axis=-1)
         weights = nn.softmax(self.expert_gate(gate_input))

@@ -22,7 +22,7 @@ class MMoE(MultiTaskModel):
     def setup(self) -> None:
         self.embedding = self.new_embedding()
         self.experts = self.new_bank(self.num_experts, self.bottom_widths)
-        self.gates = self.new_bank(self.num_tasks, (), outputs=self.num_experts)
+        self.gates = self.new_bank(self.num_towers, (), outputs=self.num_experts)
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:

@@ -37,7 +37,7 @@ class PHN(MultiTaskModel):
         widths = (self.bottom_widths[-1], *self.tower_widths, self.tower_outputs)
         self.shapes = tuple(itertools.pairwise(widths))
         self.generator = GeneratedVector(
-            self.num_tasks * sum((width + 1) * out for width, out in self.shapes),
+            self.num_towers * sum((width + 1) * out for width, out in self.shapes),
             self.code_widths,
             self.chunk_size,
             self.compute_dtype,
@@ -72,9 +72,9 @@ class PHN(MultiTaskModel):
         """Outputs `[batch, output]` of the network that a generated vector stands for."""
         start = 0
         for index, (width, out) in enumerate(self.shapes):
-            stop = start + self.num_tasks * width * out
-            kernel = vector[start:stop].reshape(self.num_tasks, width, out)
-            start = stop + self.num_tasks * out
-            bias = vector[stop:start].reshape(self.num_tasks, 1, out)
+            stop = start + self.num_towers * width * out
+            kernel = vector[start:stop].reshape(self.num_towers, width, out)
+            start = stop + self.num_towers * out
+            bias = vector[stop:start].reshape(self.num_towers, 1, out)
             x = (nn.relu(x) if index else x) @ kernel + bias
         return self.to_logits(x)

@@ -24,7 +24,7 @@ class PLE(MultiTaskModel):
     num_task_experts: Count = 4
 
     def setup(self) -> None:
-        shared, own, tasks = self.num_shared_experts, self.num_task_experts, self.num_tasks
+        shared, own, tasks = self.num_shared_experts, self.num_task_experts, self.num_towers
         self.embedding = self.new_embedding()
         self.shared_experts = [self.new_bank(shared, (width,)) for width in self.bottom_widths]
         self.task_experts = [self.new_bank(tasks * own, (width,)) for width in self.bottom_widths]
@@ -41,7 +41,7 @@ class PLE(MultiTaskModel):
         """Each goal's representation after the last level, `[goal, batch, width]`."""
         own, last = self.num_task_experts, len(self.bottom_widths) - 1
         shared_input: Any = self.embedding(batch)
-        task_inputs = (shared_input,) * self.num_tasks
+        task_inputs = (shared_input,) * self.num_towers
         for level in range(last + 1):
             shared = self.shared_experts[level](shared_input, train)
             shared = self.mark_shared(shared, f"shared_{level}")

@@ -95,7 +95,7 @@ class PoMoE(MultiTaskModel):
                 rate=self.gate_dropout,
                 dtype=self.compute_dtype,
             )
-            for _ in range(self.num_tasks if self.gate_scope == "per_task" else 1)
+            for _ in range(self.num_towers if self.gate_scope == "per_task" else 1)
         ]
         if self.gate_anchors:
             self.anchors = Anchors(self.num_experts, self.compute_dtype)
@@ -107,7 +107,7 @@ class PoMoE(MultiTaskModel):
     def preference_parts(self) -> frozenset[str]:
         """The hypernetwork, the parts of gates that read its code, anchors and adapters."""
         whole = self.gate in ("features", "preference")
-        gates = {f"gates_{i}" for i in range(self.num_tasks)} if whole else {"shift", "query"}
+        gates = {f"gates_{i}" for i in range(self.num_towers)} if whole else {"shift", "query"}
         adapters = {"film_kernel", "film_bias", "down", "diagonal", "up"}
         return frozenset({"preference_network", "anchors"} | gates | adapters)
 

