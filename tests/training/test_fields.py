@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
@@ -30,7 +31,9 @@ from hyperrec_jax.training.fresh import fresh_store
 from hyperrec_jax.training.log import read_metrics
 from hyperrec_jax.training.warm_start import warm_start
 from hyperrec_jax.training.workdir import load_schema
-from tests.conftest import TINY_MODEL
+from tests.conftest import ROOT, TINY_MODEL
+from tests.support.together import run_together
+from tests.training.run_fields_mesh import run as run_on_mesh
 
 ROWS, ITEMS, KINDS = 6000, 40, 20
 HISTORY = {"name": "history", "shares": "item", "max_length": 10}
@@ -104,6 +107,16 @@ def test_a_history_tells_through_its_target_alone(log, run, tmp_path):
     )
     hyperrec_jax.fit(store, tmp_path / "run", OPTIONS)
     assert best_auc(tmp_path / "run") < 0.7
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_losses_of_one(store):
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    command = ["-m", "tests.training.run_fields_mesh", str(store.path), "4"]
+    (printed,) = run_together([command], os.environ | environment)
+    found = json.loads(printed.splitlines()[-1])
+    np.testing.assert_allclose(found, run_on_mesh(store, 1), rtol=1e-5)
 
 
 def test_an_exported_model_says_what_its_run_says(log, run, exported):
