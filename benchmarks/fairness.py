@@ -135,7 +135,7 @@ def run_seed(store: Store, sex: NDArray[np.bool_], seed: int, folder: Path) -> d
     labels = scores.labels[0] > 0
     found = scores.labels[1][labels] == 1
     assert (found == sex[labels]).all()
-    front = front_of(scores.logits[:, 0], labels, sex, seed)
+    front = front_of(scores.outputs[:, 0], labels, sex, seed)
     for weights, *values in zip(angles(), *front.values(), strict=True):
         print(
             f"  {weights[0]:.3f}",
