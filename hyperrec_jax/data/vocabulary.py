@@ -31,7 +31,7 @@ def collector_of(rule: IdRule) -> Collector:
 
 
 class _Nothing:
-    """Of a field whose values are hashed."""
+    """Collects nothing: the values of the field are hashed."""
 
     def add(self, values: pa.Array) -> None:
         """Nothing needs to be known of them."""

@@ -1,15 +1,14 @@
 """The front of a grid of preferences: what each preference costs and gains each goal."""
 
-import csv
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from hyperrec_jax.data.records import to_csv
 from hyperrec_jax.evaluation import pareto
 from hyperrec_jax.evaluation.bootstrap import Bootstrap, interval, resample
 from hyperrec_jax.evaluation.list_front import Lists
@@ -206,12 +205,7 @@ class Front:
 
     def to_csv(self) -> str:
         """The records as CSV."""
-        file = io.StringIO()
-        records = self.records()
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return file.getvalue()
+        return to_csv(self.records())
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""

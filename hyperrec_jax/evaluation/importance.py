@@ -5,15 +5,14 @@ preference: a field that a preference does not need has an importance of about 0
 the same share theirs, since one stands in for the other.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hyperrec_jax.data.columns import Batch
+from hyperrec_jax.data.records import to_csv
 from hyperrec_jax.evaluation.measures import measure
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.goals import RowGoal
@@ -71,11 +70,7 @@ class Importance:
 
     def to_csv(self) -> str:
         """The records as CSV."""
-        file, records = io.StringIO(), self.records()
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return file.getvalue()
+        return to_csv(self.records())
 
 
 def permutation_importance(

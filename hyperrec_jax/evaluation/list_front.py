@@ -4,9 +4,7 @@ A user sees one list, whatever the number of goals. Its first ten rows have ten 
 lists conflict where losses do not: the verdict on lists is apart from that on losses.
 """
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hyperrec_jax.data.records import to_csv
 from hyperrec_jax.evaluation import list_metrics, pareto
 from hyperrec_jax.evaluation.bootstrap import interval
 from hyperrec_jax.evaluation.list_scorer import scalarised
@@ -221,12 +220,7 @@ class Lists:
 
     def to_csv(self) -> str:
         """The records of all fronts as CSV."""
-        file = io.StringIO()
-        records = [record for front in self.fronts for record in front.records()]
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return file.getvalue()
+        return to_csv([record for front in self.fronts for record in front.records()])
 
 
 def list_front(

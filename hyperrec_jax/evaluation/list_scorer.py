@@ -11,8 +11,6 @@ then the sum weighs a goal twice. Neither is better always: lists of the validat
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperrec_jax.data.files import explain_write_errors, written_whole
+from hyperrec_jax.data.records import read_checked, write_checked
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.calibration import Calibrator, fit_calibrator, identity_calibrator
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists
@@ -177,10 +175,7 @@ class ListScorer:
         Raises:
           UserError: the file can't be written.
         """
-        values = self.to_dict()
-        content = {"checksum": _checksum(values)} | values
-        with explain_write_errors(path), written_whole(path) as file:
-            file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        write_checked(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path) -> "ListScorer":
@@ -190,23 +185,8 @@ class ListScorer:
           FileNotFoundError: the file is not there.
           UserError: it is damaged.
         """
-        try:
-            values = json.loads(path.read_text("utf-8"))
-            checksum = values.pop("checksum")
-            if checksum == _checksum(values):
-                return cls.from_dict(values)
-            why = "it fails its own checksum"
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(
-            f"{path}: damaged ({why}); delete it, and it is fitted anew where the run's data is"
-        ) from None
-
-
-def _checksum(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        remedy = "delete it, and it is fitted anew where the run's data is"
+        return read_checked(path, cls.from_dict, remedy)
 
 
 def fit_list_scorer(

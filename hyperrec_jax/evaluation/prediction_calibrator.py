@@ -7,15 +7,13 @@ fit_calibrator` fits it. The order of the rows under one preference, and so the 
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hyperrec_jax.data.files import explain_write_errors, written_whole
-from hyperrec_jax.errors import UserError
+from hyperrec_jax.data.records import read_checked, write_checked
 from hyperrec_jax.evaluation.calibration import Calibrator
 
 
@@ -83,13 +81,12 @@ class PredictionCalibrator:
         return cls(Calibrator(slope, intercept), gains, int(values["step"]))
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON.
+        """Writes JSON with a checksum over itself.
 
         Raises:
           UserError: the file can't be written.
         """
-        with explain_write_errors(path.parent), written_whole(path) as file:
-            file.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        write_checked(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path) -> "PredictionCalibrator":
@@ -99,14 +96,8 @@ class PredictionCalibrator:
           FileNotFoundError: there is no such file.
           UserError: it is damaged.
         """
-        text = path.read_bytes()
-        try:
-            return cls.from_dict(json.loads(text))
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"{path}: damaged ({type(error).__name__}: {error}); remove it, and train on to "
-                "have it fitted again"
-            ) from error
+        remedy = "delete it, and train on to have it fitted anew"
+        return read_checked(path, cls.from_dict, remedy)
 
     def describe(self) -> str:
         """What it does, in one line."""

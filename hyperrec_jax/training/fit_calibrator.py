@@ -16,6 +16,7 @@ from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.goals.metrics import log_loss
+from hyperrec_jax.training.kept import kept_fit
 
 if TYPE_CHECKING:
     from hyperrec_jax.training.trained import Trained
@@ -38,11 +39,7 @@ def kept_calibrator(workdir: Path, step: int | None) -> PredictionCalibrator | N
     Raises:
       UserError: the file is damaged.
     """
-    try:
-        calibrator = PredictionCalibrator.load(workdir / CALIBRATOR)
-    except FileNotFoundError:
-        return None
-    return calibrator if calibrator.step == step else None
+    return kept_fit(PredictionCalibrator.load, workdir / CALIBRATOR, step)
 
 
 def fit_calibrator(

@@ -18,6 +18,7 @@ from hyperrec_jax.evaluation.list_scorer import (
 )
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.preference.grid import evaluation_grid
+from hyperrec_jax.training.kept import kept_fit
 
 if TYPE_CHECKING:
     from hyperrec_jax.training.trained import Trained
@@ -33,11 +34,7 @@ def kept_scorer(workdir: Path, step: int | None) -> ListScorer | None:
     Raises:
       UserError: the file is damaged.
     """
-    try:
-        scorer = ListScorer.load(workdir / LIST_SCORER)
-    except FileNotFoundError:
-        return None
-    return scorer if scorer.step == step else None
+    return kept_fit(ListScorer.load, workdir / LIST_SCORER, step)
 
 
 def score_validation(trained: "Trained", store: Store) -> tuple[Scores, np.ndarray]:

@@ -1,6 +1,6 @@
 """A user's own CSV or Parquet files, described by a small YAML or JSON file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +54,25 @@ def description_source(description: Description, path: Path) -> Source:
       path: Where it stands; the source is another one when that file changes.
     """
     files = [file for split in SPLITS for file in description.files.get(split, [])]
+    splits = {
+        split: partial(_read_files, description, paths)
+        for split, paths in description.files.items()
+    }
+    return described(description, splits, " ".join(file_identity(file) for file in [path, *files]))
+
+
+def described(
+    description: Description,
+    splits: Mapping[str, Callable[[Path], Iterator[Rows]]],
+    identity: str,
+) -> Source:
+    """A source with the columns of a description.
+
+    Args:
+      description: Names the columns.
+      splits: What reads each split.
+      identity: What makes it another source.
+    """
     categorical, numerical = with_derived(
         description.categorical, description.numerical, description.times
     )
@@ -63,11 +82,8 @@ def description_source(description: Description, path: Path) -> Source:
         numerical=numerical,
         tasks=description.tasks,
         group=description.group,
-        splits={
-            split: partial(_read_files, description, paths)
-            for split, paths in description.files.items()
-        },
-        identity=" ".join(file_identity(file) for file in [path, *files]),
+        splits=splits,
+        identity=identity,
         test_fraction=description.test_fraction,
         goals=tuple(goal.field for goal in description.goals),
         weight=description.weight,

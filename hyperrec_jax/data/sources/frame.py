@@ -11,9 +11,14 @@ import pyarrow.parquet as pq
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.source import Rows, Source, VectorColumn
-from hyperrec_jax.data.sources.csv_files import read_parquet, require_columns, to_rows
+from hyperrec_jax.data.sources.csv_files import (
+    described,
+    read_parquet,
+    require_columns,
+    to_rows,
+)
 from hyperrec_jax.data.sources.description import Description
-from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns, with_derived
+from hyperrec_jax.data.sources.field_columns import read_lists, read_vector_columns
 from hyperrec_jax.data.text import to_numbers
 from hyperrec_jax.errors import UserError
 
@@ -83,24 +88,4 @@ def frame_source(description: Description, path: Path, identity: str) -> Source:
         for chunk in read_parquet(path, list(description.types()), _NAME):
             yield to_rows(chunk, description)
 
-    categorical, numerical = with_derived(
-        description.categorical, description.numerical, description.times
-    )
-    return Source(
-        name=description.name,
-        categorical=categorical,
-        numerical=numerical,
-        tasks=description.tasks,
-        group=description.group,
-        splits={"train": read},
-        identity=identity,
-        test_fraction=description.test_fraction,
-        goals=tuple(goal.field for goal in description.goals),
-        weight=description.weight,
-        time_split=description.time_split,
-        shares=description.shares,
-        multivalued=description.multivalued,
-        vectors=description.vectors,
-        time_columns=description.times,
-        id_rules=description.id_rules,
-    )
+    return described(description, {"train": read}, identity)
