@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 
-from hyperrec_jax.data.text import UnreadableValue, fill_missing, fits, to_numbers, to_text
+from hyperrec_jax.data.text import UnreadableValue, all_fit, fill_missing, fits, to_numbers, to_text
 from hyperrec_jax.errors import UserError
 
 CORRECT_IT = "correct or remove that row"
@@ -82,17 +82,19 @@ class Chunk:
         matrix: np.ndarray = np.empty((len(self), len(columns)), dtype)
         missing = missing or {}
         for i, column in enumerate(columns):
-            with self.explained(column):
-                values = to_numbers(self.batch[column])
+            values = self.batch[column]
+            if column in missing or values.type not in (pa.float32(), pa.float64()):
+                with self.explained(column):
+                    values = to_numbers(values)
             if column in missing:
                 values = fill_missing(values, missing[column])
             elif values.null_count:
                 valid = values.is_valid().to_numpy(zero_copy_only=False)
                 self.require(column, valid, "is missing or not a number")
             numbers = values.to_numpy(zero_copy_only=False)
-            if not (fine := fits(numbers)).all():
+            if not all_fit(numbers):
                 self.require(column, np.isfinite(numbers), "is not a finite number")
-                self.require(column, fine, "is too large; numbers are kept as float32")
+                self.require(column, fits(numbers), "is too large; numbers are kept as float32")
             matrix[:, i] = numbers
         return matrix
 

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from hyperrec_jax.data.encode import encode_parts
 from hyperrec_jax.data.files import explain_write_errors
 from hyperrec_jax.data.schema import CategoricalField, MultivaluedField, Schema
@@ -98,6 +100,7 @@ def prepare_store(source: Source, output: Path, validation_fraction: float = 0.1
         with StoreWriter(output, schema, vocabulary, provenance) as writer:
             encode_parts(parts, schema, vocabulary, writer)
         shutil.rmtree(staging)
+    pa.default_memory_pool().release_unused()  # chunks of rows, which nobody needs any more
     return Store.open(output)
 
 

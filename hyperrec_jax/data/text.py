@@ -291,6 +291,12 @@ def fill_missing(values: pa.Array, value: float) -> pa.Array:
     return pc.fill_null(pc.if_else(pc.is_nan(values), None, values), value)
 
 
+def all_fit(numbers: np.ndarray) -> bool:
+    """Whether `fits` holds for all numbers; makes no array."""
+    most = np.finfo(np.float32).max
+    return not numbers.size or bool(numbers.min() >= -most and numbers.max() <= most)
+
+
 def fits(numbers: np.ndarray) -> np.ndarray:
     """Whether numbers are finite, also as the float32 that a model reads: bool, their shape."""
     return np.abs(numbers) <= np.finfo(np.float32).max

@@ -9,24 +9,30 @@ whose loss belongs to lists. All of them share `batch_loss`, which is all that t
     goal = create_goal("value", "revenue").fitted(Statistics.of(labels))
     loss = goal.batch_loss(outputs, Rows(labels, mask))     # outputs [..., row, goal.outputs]
 
-Outputs may be of any float type: JAX arrays are computed in float32, NumPy arrays in float64.
+Outputs may be of any float type: JAX arrays are computed in float32, NumPy arrays in float64. JAX
+is imported where it computes, not at the top: data is prepared without it, which saves 110 MB and
+a second of each command.
 """
 
+from __future__ import annotations
+
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals.statistics import Statistics, masked_mean
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 
 class Rows(NamedTuple):
@@ -276,6 +282,8 @@ class RowGoal(Goal):
         Returns:
           `[..., row]`, float32.
         """
+        import jax.numpy as jnp
+
         if rows.mask is None:
             return self.loss(outputs, rows.labels)
         # A missing label may be NaN, and the gradient of a masked NaN is NaN: put 0 in its place,
@@ -299,6 +307,9 @@ def namespace(outputs: Any) -> tuple[ModuleType, Any]:
     Returns:
       `jax.numpy` and the outputs in float32, or `numpy` and the outputs in float64.
     """
-    if isinstance(outputs, jax.Array):
+    loaded = sys.modules.get("jax")  # where it is not loaded, nobody has its arrays
+    if loaded is not None and isinstance(outputs, loaded.Array):
+        import jax.numpy as jnp
+
         return jnp, outputs.astype(jnp.float32)
     return np, np.asarray(outputs, np.float64)

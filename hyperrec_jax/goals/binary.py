@@ -1,13 +1,12 @@
 """Goals with labels of 0 and 1: a click, a purchase."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
@@ -15,6 +14,10 @@ from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 RARE = 1e-6
 """Rates of positives nearer to 0 or 1 than this start from here, since log-odds must be finite."""
@@ -43,6 +46,7 @@ class Binary(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Cross-entropy in nats; see `RowGoal.loss`."""
+        import jax.numpy as jnp
         import optax  # here and not at the top: serving predicts without it
 
         logits = outputs[..., 0].astype(jnp.float32)

@@ -1,13 +1,12 @@
 """Goals that count: items in a basket, visits in a week."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
@@ -15,6 +14,10 @@ from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 RAREST = 1e-6
 """Training starts from no lower rate than this, whose logarithm must be finite."""
@@ -40,6 +43,8 @@ class Count(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Half the deviance; see `RowGoal.loss`."""
+        import jax.numpy as jnp
+
         log_rates = outputs[..., 0].astype(jnp.float32)
         counts = jnp.asarray(labels, jnp.float32)
         any_event = counts > 0

@@ -1,13 +1,12 @@
 """Goals that treat two groups of people alike, by the prediction of another goal."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
@@ -16,6 +15,10 @@ from hyperrec_jax.goals.base import Metric, RowGoal, Rows, namespace
 from hyperrec_jax.goals.binary import log_odds
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 
 @GOALS.register("fairness")
@@ -66,7 +69,7 @@ class Fairness(RowGoal):
         self._check_number("temperature", 0, np.inf, "a number above 0")
         self._check_number("threshold", 0, np.nextafter(1, 0), "between 0 and 1")
 
-    def fitted(self, statistics: Statistics) -> "Fairness":
+    def fitted(self, statistics: Statistics) -> Fairness:
         """The goal itself; see `Goal.fitted`.
 
         Raises:
@@ -97,6 +100,9 @@ class Fairness(RowGoal):
         Returns:
           `[..., row]`, float32; 0 for rows without a group, and where a group has no row.
         """
+        import jax
+        import jax.numpy as jnp
+
         logits = outputs[..., 0].astype(jnp.float32)
         labels = jnp.asarray(rows.labels)
         mass = jnp.asarray(1 if rows.weights is None else rows.weights, jnp.float32)
@@ -163,4 +169,6 @@ class Fairness(RowGoal):
 
 def _over(above: ArrayLike, below: jax.Array) -> jax.Array:
     """`above / below`, 0 where that is not defined."""
+    import jax.numpy as jnp
+
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)

@@ -1,11 +1,11 @@
 """Goals of lists: a relevance of 0 to 4, or a gain such as the price of what was bought."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
@@ -15,8 +15,12 @@ from hyperrec_jax.goals.base import Goal, Metric, Rows, namespace
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import masked_mean
 
-ListLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""`list_loss(scores [..., list, item], gains [list, item], mask [list, item]) -> [..., list]`."""
+if TYPE_CHECKING:
+    import jax
+
+ListLoss = Callable[[Any, Any, Any], Any]
+"""`list_loss(scores [..., list, item], gains [list, item], mask [list, item]) -> [..., list]`, JAX
+arrays."""
 
 HIGHEST_GRADE = 30
 """Above it `2^label - 1` is no exact float32 and drowns all else."""
@@ -68,6 +72,8 @@ class Graded(Goal):
         Returns:
           `[...]`, float32; 0 where no list has a gain.
         """
+        import jax.numpy as jnp
+
         scores, labels = outputs[..., 0].astype(jnp.float32), jnp.asarray(rows.labels, jnp.float32)
         mask = jnp.ones(labels.shape, bool) if rows.mask is None else jnp.asarray(rows.mask, bool)
         gains = self._gains(jnp, jnp.where(mask, labels, 0))
@@ -83,6 +89,8 @@ class Graded(Goal):
         Args:
           rows: As for `batch_loss`; a sample of the training lists.
         """
+        import jax.numpy as jnp
+
         return self.batch_loss(jnp.zeros((*np.shape(rows.labels), 1)), rows)
 
     def predict(self, outputs: Any) -> Any:

@@ -1,13 +1,12 @@
 """Goals whose label is any number: a rating, a delay, a watch time."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -17,6 +16,10 @@ from hyperrec_jax.goals import metrics
 from hyperrec_jax.goals.base import Metric, RowGoal, namespace
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Moments, Statistics
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 LARGEST_LOG = 80.0
 """Predictions end at `exp` of this, so that they are finite in float32."""
@@ -83,6 +86,7 @@ class Regression(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Squared or Huber error of the target; see `RowGoal.loss`."""
+        import jax.numpy as jnp
         import optax  # here and not at the top: serving predicts without it
 
         values = outputs[..., 0].astype(jnp.float32)

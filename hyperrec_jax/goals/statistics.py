@@ -5,18 +5,21 @@ for every kind of goal, so that whoever prepares the data needs to know none of 
 each chunk of a log and `merge` them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
 from hyperrec_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +46,7 @@ class Moments(NamedTuple):
         mean = float(weights @ values) / weight
         return cls(weight, mean, float(weights @ np.square(values - mean)))
 
-    def merge(self, other: "Moments") -> "Moments":
+    def merge(self, other: Moments) -> Moments:
         """The moments of both sets of values together (Chan, Golub and LeVeque 1983).
 
         Sums of squares would lose every digit of the variance where the mean is large.
@@ -118,7 +121,7 @@ class Statistics:
             **_points(values, mass, max_points),
         )
 
-    def merge(self, other: "Statistics", *, max_points: int | None = 512) -> "Statistics":
+    def merge(self, other: Statistics, *, max_points: int | None = 512) -> Statistics:
         """The statistics of both sets of rows together.
 
         Args:
@@ -201,6 +204,8 @@ def masked_mean(
     Returns:
       `[...]`; 0 where no row counts. Without mask and weights exactly `losses.mean(axis=-1)`.
     """
+    import jax.numpy as jnp
+
     if mask is None and weights is None:
         return losses.mean(axis=-1)
     shares = jnp.asarray(1 if weights is None else weights, losses.dtype)

@@ -1,13 +1,12 @@
 """Goals that are amounts with many zeros: revenue, watch time, customer value."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
 
@@ -17,6 +16,10 @@ from hyperrec_jax.goals.base import Metric, RowGoal, namespace
 from hyperrec_jax.goals.binary import entropy, log_odds
 from hyperrec_jax.goals.kinds import GOALS
 from hyperrec_jax.goals.statistics import Statistics
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 NARROWEST = 1e-3
 """Smallest standard deviation of the standardised log amount."""
@@ -74,6 +77,8 @@ class Value(RowGoal):
 
     def loss(self, outputs: jax.Array, labels: ArrayLike) -> jax.Array:
         """Negative log-likelihood in nats; see `RowGoal.loss`."""
+        import jax
+        import jax.numpy as jnp
         import optax  # here and not at the top: serving predicts without it
 
         location, scale = self._place()

@@ -204,3 +204,10 @@ def test_a_column_that_is_the_label_is_warned_of(tmp_path, capsys):
     main(["csv", "--input", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")])
     (warning,) = capsys.readouterr().err.splitlines()
     assert "column 'clicked' alone tells label 'click' (AUC 1.0000" in warning
+
+
+def test_prepare_loads_no_jax():
+    """It would cost 110 MB and a second of every command; a process of its own can tell."""
+    modules = "hyperrec_jax.commands.prepare, hyperrec_jax.data.sources.csv_files"
+    code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
