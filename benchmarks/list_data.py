@@ -14,28 +14,39 @@ from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists, units_of_lists
+from hyperrec_jax.evaluation.varied import Varied, varied_rows, with_variety
 from hyperrec_jax.preference.grid import das_dennis
 
 CUTOFF = 10
+VARIETY = {"name": "variety", "kind": "variety", "of": "department", "column": "purchase"}
 
 
-def store_of(tables: Path, work: Path, goals: tuple[str, ...], with_ids: bool) -> Store:
+def store_of(
+    tables: Path, work: Path, goals: tuple[str, ...], with_ids: bool, name: str = ""
+) -> Store:
     """A store of the tables that `prepare complete-journey` leaves beside its own.
 
     Args:
       tables: Their folder.
       work: Where the store goes.
-      goals: Its labels.
-      product_id: Whether the id of the product is a field, too.
+      goals: Its labels; `variety` is that of the departments of a list.
+      with_ids: Whether the ids of product, type, maker and store are fields, too.
+      name: Of a store that keeps the fields of the tables; empty for one that is named by whether
+        it has those ids.
     """
     description = yaml.safe_load((tables / "description.yaml").read_text("utf-8"))
     description["files"] = {
         split: str((tables / name).resolve()) for split, name in description["files"].items()
     }
     others = [field for field in description["categorical"] if field not in NO_FIELDS]
-    description["categorical"] = [*NO_FIELDS * with_ids, *others]
-    description["labels"] = list(goals)
-    path = work / ("with_ids.yaml" if with_ids else "fields.yaml")
+    if not name:
+        description["categorical"] = [*NO_FIELDS * with_ids, *others]
+    if "variety" in goals:
+        del description["labels"]
+        description["goals"] = [VARIETY if goal == "variety" else goal for goal in goals]
+    else:
+        description["labels"] = list(goals)
+    path = work / f"{name or ('with_ids' if with_ids else 'fields')}.yaml"
     path.write_text(yaml.safe_dump(description), "utf-8")
     return prepare_store(csv_source(path), path.with_suffix(""), 0.1)
 
@@ -63,26 +74,36 @@ class Lists:
       rows: The split.
       gains: `[goal, row]`.
       groups: `[row]`.
+      varied: The goals of whole lists.
     """
 
     rows: Split
     gains: np.ndarray
     groups: np.ndarray
+    varied: tuple[Varied, ...]
 
     @classmethod
     def of(cls, store: Store, name: str) -> "Lists":
         rows = store.split(name)
         gains = rows.slice(0, len(rows))["labels"].T.astype(np.float64)
-        return cls(rows, gains, rows.groups(0, len(rows)))
+        return cls(rows, gains, rows.groups(0, len(rows)), varied_rows(store.schema, rows))
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """NDCG of each list, `[preference, goal, list]`, from scores `[preference, row]`."""
-        return list_metrics(scores, self.gains, self.groups, CUTOFF, ("ndcg",)).values["ndcg"]
+        """NDCG of each list, of variety its coverage, `[preference, goal, list]`, from scores
+        `[preference, row]`."""
+        found = list_metrics(scores, self.gains, self.groups, CUTOFF, ("ndcg",))
+        return with_variety(found, scores, self.groups, CUTOFF, self.varied).values["ndcg"]
 
 
 def scalarised(ndcg: np.ndarray, grid: np.ndarray) -> float:
     """Mean over preferences of `sum_i r_i NDCG_i`."""
     return float((grid * mean_over_lists(ndcg)).sum(axis=1).mean())
+
+
+def test_households(tables: Path) -> np.ndarray:
+    """Ids of the households of the test lists."""
+    table = pq.read_table(tables / "test.parquet", columns=["household_id"])
+    return np.unique(table["household_id"].to_numpy())
 
 
 def households(tables: Path, groups: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What `benchmarks.lists` compares with: no learning, a model for each preference, LambdaMART."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -20,6 +21,7 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.preference.expected_gain import structured_score
+from hyperrec_jax.training.averaging import served, with_average
 from hyperrec_jax.training.list_loss import list_loss
 from hyperrec_jax.training.state import TrainState, first_state
 from hyperrec_jax.training.step import train_step
@@ -63,9 +65,6 @@ def run_nets(store: Store, seed: int, work: Path, overrides: dict[str, Any]) -> 
     """The second stage of a shared bottom for each second preference apart."""
     config = complete_journey.get_config()
     config.update_from_flattened_dict(PLAIN | overrides | {"seed": seed})
-    # No running mean, and the smaller rate that goes with that (docs/lists.md).
-    changed = {"list.average": 0.0, "list.learning_rate": 2e-4, "list.epochs": 3}
-    config.update_from_flattened_dict(changed)
     config.data.store = str(store.path)
     epochs, folder = config.list.epochs, work / f"run-nets-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +76,9 @@ def run_nets(store: Store, seed: int, work: Path, overrides: dict[str, Any]) -> 
     run = resolve(config.to_dict(), store.schema, store.split("train"))
     lists = run.lists
     assert lists is not None
-    run = dataclasses.replace(run, optimizer=lists.optimizer, total_steps=lists.total_steps)
+    run = dataclasses.replace(
+        run, optimizer=lists.optimizer, total_steps=lists.total_steps, average=lists.average
+    )
     score = make_score_fn(run.model)
     grid, test = grid_of(store.schema.num_tasks), Lists.of(store, "test")
     validation, chosen = Lists.of(store, "validation"), ends_and_between(grid)
@@ -89,13 +90,13 @@ def run_nets(store: Store, seed: int, work: Path, overrides: dict[str, Any]) -> 
             return jnp.broadcast_to(preference, (count, len(preference)))
 
         one = dataclasses.replace(run, lists=dataclasses.replace(lists, sampler=fixed))
-        return jax.lax.scan(
-            lambda state, batch: train_step(one, state, batch, list_loss), state, batches
-        )
+        step = with_average(functools.partial(train_step, loss=list_loss), one)
+        return jax.lax.scan(lambda state, batch: step(one, state, batch), state, batches)
 
     def scored(state: TrainState, rows: Split, weights: np.ndarray) -> np.ndarray:
+        variables = served(run, state).variables
         logits = score_split(
-            score, state.variables, rows, weights[None], run.mesh, batch_size=4096
+            score, variables, rows, weights[None], run.mesh, batch_size=4096
         ).logits[0]
         return structured_score(logits.T, weights.astype(np.float32), scales)[None]
 
@@ -105,6 +106,7 @@ def run_nets(store: Store, seed: int, work: Path, overrides: dict[str, Any]) -> 
             params=start["params"],
             batch_stats=start["batch_stats"],
             opt_state=run.optimizer.init(start["params"]),
+            average=start["params"] if run.average else {},
         )
         best = (
             scalarised(validation.ndcg(scored(state, validation.rows, weights)), weights[None]),
@@ -123,13 +125,7 @@ def run_nets(store: Store, seed: int, work: Path, overrides: dict[str, Any]) -> 
                 best = (value, state)
         values.append(best[0])
         ndcg.append(test.ndcg(scored(best[1], test.rows, weights))[0])
-    return {
-        "ndcg": np.stack(ndcg),
-        "preferences": chosen,
-        "validation": float(np.mean(values)),
-        "calibration": np.full(grid.shape[1], np.nan),
-        "cpu_seconds": time.process_time() - began,
-    }
+    return _record_of_each(grid, chosen, ndcg, values, began)
 
 
 def run_lambdamart(store: Store) -> dict[str, Any]:
@@ -213,14 +209,32 @@ def run_lambdamart(store: Store) -> dict[str, Any]:
         model, value = fit(weights, settings)
         values.append(value)
         ndcg.append(test.ndcg(np.asarray(model.predict(test_features))[None])[0])
+    record = _record_of_each(grid, chosen, ndcg, values, began)
+    return record | {"tuning_seconds": tuned, "settings": json.dumps(settings)}
+
+
+def _record_of_each(
+    grid: np.ndarray,
+    chosen: np.ndarray,
+    ndcg: list[np.ndarray],
+    values: list[float],
+    began: float,
+) -> dict[str, Any]:
+    """The result of one model for each of some preferences.
+
+    Args:
+      grid: All preferences, `[preference, goal]`.
+      chosen: Numbers of those that have a model.
+      ndcg: NDCG of the test lists by each model, `[goal, list]`.
+      values: What each model was chosen by, on the validation lists.
+      began: CPU seconds of the process when the first model began.
+    """
     return {
         "ndcg": np.stack(ndcg),
         "preferences": chosen,
         "validation": float(np.mean(values)),
         "calibration": np.full(grid.shape[1], np.nan),
         "cpu_seconds": time.process_time() - began,
-        "tuning_seconds": tuned,
-        "settings": json.dumps(settings),
     }
 
 

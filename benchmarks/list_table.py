@@ -12,12 +12,29 @@ from hyperrec_jax.evaluation.list_metrics import bootstrap, mean_over_lists
 from hyperrec_jax.evaluation.pareto import hypervolume, non_dominated, spearman
 
 NAMES = {
-    "recipe": "**recipe**: one model, two stages, conditioned",
+    "recipe": "two stages, conditioned (film)",
     "formula": "its first stage: sum of probabilities over their means",
-    "recipe_plain": "the recipe without conditioning",
+    "recipe_greedy": "two stages, its lists ordered greedily",
+    "formula_greedy": "its first stage, its lists ordered greedily",
+    "varied": "two stages with a score of single rows that is trained to vary",
+    "varied_greedy": "the same, its lists ordered greedily",
+    "recipe_plain": "**the default**: two stages, without conditioning",
     "recipe_plain_formula": "its first stage",
     "ids_formula": "its first stage with the ids of product, type, maker and store",
-    "mmoe_formula": "mmoe, sum of probabilities over their means",
+    "mmoe": "mmoe, two stages, without conditioning",
+    "mmoe_formula": "its first stage: sum of probabilities over their means",
+    "pomoe": "pomoe, two stages, conditioned by its gate alone",
+    "pomoe_formula": "its first stage",
+    "small": "two stages, conditioned, layers an eighth as wide",
+    "small_formula": "its first stage",
+    "small_plain": "the same without conditioning",
+    "small_plain_formula": "its first stage",
+    "towers": "two towers, two stages, conditioned",
+    "towers_formula": "its first stage: the goals' vectors fused by their weighted sum",
+    "towers_plain": "two towers, two stages, without conditioning",
+    "towers_plain_formula": "its first stage",
+    "towers_each": "two indexes, an item's vector for each goal, two stages, without conditioning",
+    "towers_each_formula": "its first stage: two indexes fused",
     "ple_formula": "ple, sum of probabilities over their means",
     "nets": "the second stage without conditioning, one model for each preference",
     "floor": "no learning: past purchases and popularity",
@@ -25,27 +42,33 @@ NAMES = {
 }
 ONE_EACH = ("nets", "lambdamart")
 """Rows of one model for each preference."""
+OURS = ("recipe", "mmoe", "pomoe", "small", "varied", "towers")
+"""How the names of rows begin that are the recipe or parts of it, and no opponents."""
 RESAMPLES = 1000
 
 
 def write_table(
-    path: Path, work: Path, goals: tuple[str, ...], grid: np.ndarray, units: np.ndarray
+    path: Path,
+    work: Path,
+    name: str,
+    grid: np.ndarray,
+    units: np.ndarray,
+    kept: np.ndarray,
 ) -> None:
-    """Writes what is there as a table in Markdown, in the place of the section of these goals.
+    """Writes what is there as a table in Markdown, in the place of the section of that name.
 
     Args:
       path: The page.
       work: Folder of the results.
-      goals: Their names.
+      name: Of the section.
       grid: All preferences, `[preference, goal]`.
       units: Household of each test list.
+      kept: Which test lists are measured, `[list]`.
     """
-    results = {
-        name: [np.load(file) for file in sorted(work.glob(f"{name}.*.npz"))] for name in NAMES
-    }
-    results = {name: kept for name, kept in results.items() if kept}
-    section = "\n".join(_section(results, goals, grid, units)) + "\n"
-    title = f"## {' / '.join(goals)}\n"
+    files = {row: sorted(work.glob(f"{row}.*.npz")) for row in NAMES}
+    results = {row: [_lists_kept(file, kept) for file in of] for row, of in files.items() if of}
+    section = "\n".join(_section(results, grid, units[kept])) + "\n"
+    title = f"## {name}\n"
     before = path.read_text("utf-8") if path.exists() else HEADER
     start = before.find(title)
     if start < 0:
@@ -69,10 +92,15 @@ included: a rough ratio within this table at most.
 """
 
 
-def _section(
-    results: dict[str, list[Any]], goals: tuple[str, ...], grid: np.ndarray, units: np.ndarray
-) -> list[str]:
-    reference = "lambdamart" if "lambdamart" in results else "formula"
+def _lists_kept(file: Path, kept: np.ndarray) -> dict[str, Any]:
+    """A result with the values of some lists alone."""
+    result = dict(np.load(file))
+    return result | {"ndcg": result["ndcg"][..., kept]}
+
+
+def _section(results: dict[str, list[Any]], grid: np.ndarray, units: np.ndarray) -> list[str]:
+    order = ("lambdamart", "formula_greedy", "formula")
+    reference = next(name for name in order if name in results)
     shared = results[reference][0]["preferences"]
     fronts = {
         name: np.mean([mean_over_lists(_at(one, shared)) for one in kept], axis=0)
@@ -84,7 +112,7 @@ def _section(
         return hypervolume(1 - front, 1 - worst)
 
     best_ends = np.max([front.max(axis=0) for front in fronts.values()], axis=0)
-    opponents = [name for name in results if name not in ("recipe", "recipe_plain")]
+    opponents = [name for name in results if not name.startswith(OURS)]
     each = {
         name: [volume(mean_over_lists(_at(one, shared))) for one in kept]
         for name, kept in results.items()
@@ -138,10 +166,27 @@ def _section(
     pairs_of_rows = [
         ("recipe", "formula"),
         ("recipe", "recipe_plain"),
+        ("recipe", "mmoe"),
+        ("recipe_greedy", "formula_greedy"),
+        ("varied", "formula_greedy"),
+        ("varied", "formula"),
+        ("varied_greedy", "formula_greedy"),
         ("recipe_plain", "recipe_plain_formula"),
+        ("recipe_plain", "formula"),
+        ("mmoe", "mmoe_formula"),
+        ("small", "small_formula"),
+        ("small_plain", "small_plain_formula"),
+        ("small", "small_plain"),
+        ("towers", "towers_formula"),
+        ("towers", "towers_each_formula"),
+        ("towers_plain", "towers_plain_formula"),
+        ("towers", "towers_plain"),
+        ("towers", "towers_each"),
         ("recipe", "nets"),
         ("recipe", best),
-        ("recipe", reference),
+        ("recipe_plain", "nets"),
+        ("recipe_plain", best),
+        ("recipe_plain", reference),
         ("formula", reference),
     ]
     for one, other in dict.fromkeys(pairs_of_rows):

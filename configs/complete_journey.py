@@ -8,7 +8,8 @@
 Another folder: `--config.data.store=DIR`. Two stages: the predictions are trained under equal
 weights, whose weighted sum is the formula that ranks the lists; then the order of the lists itself
 under every preference, from that formula on (docs/lists.md). `--config.list.loss=none` leaves the
-second out.
+second out. The model takes no preference, the score does: that is as good here as one that does,
+`--config.model.name=film`, whose predictions then follow the preference, too.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ from hyperrec_jax.config import defaults
 def get_config(preset: str = "default") -> ConfigDict:
     config = defaults.get_config(preset)
     config.data.store = "data/complete_journey"
-    config.model.name = "film"
+    config.model.name = "sharedbottom"
     # Features count what a household did before: a small network and few passes are enough.
     config.model.embedding_dim = 16
     config.model.bottom_widths = (128, 64)

@@ -58,6 +58,11 @@ TINY_EXPERTS = {
     **{name: {"model.num_experts": 2} for name in ("pomoe", "omoe", "mmoe")},
     "ple": {"model.num_shared_experts": 1, "model.num_task_experts": 1},
     "metaheac": {"model.num_experts": 2, "model.num_critics": 2},
+    "two_tower": {
+        "model.user_fields": ("country", "age"),
+        "model.item_fields": ("item", "price"),
+        "model.vector_width": 4,
+    },
 }
 
 

@@ -20,7 +20,6 @@ from hyperrec_jax.evaluation.exchange import ExchangeRate
 from hyperrec_jax.evaluation.front import Front
 from hyperrec_jax.evaluation.guarded_suggestion import GuardedSuggestion
 from hyperrec_jax.evaluation.importance import Importance
-from hyperrec_jax.evaluation.list_scorer import FUSIONS
 from hyperrec_jax.reports import plots
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.from_workdir import make_predictor
@@ -98,7 +97,7 @@ class Model(Trained):
           preferences: `[preference, goal]`, or the number of preferences of the standard grid.
           resamples: Number of bootstrap resamples; 0 leaves intervals out.
           fusions: How lists are scored, see `evaluation.list_scorer`; an empty tuple for no lists.
-            By default by the expected gain, where the data allows for lists.
+            By default by `list_fusion`, where the data allows for lists.
           progress: Whether to show a bar.
 
         Raises:
@@ -130,7 +129,7 @@ class Model(Trained):
             scores,
             split,
             grid,
-            FUSIONS[:1] if fusions is None else fusions,
+            fusions,
             resamples=resamples,
             scorer=scorer,
         )
@@ -179,7 +178,7 @@ class Model(Trained):
         rows: RawRows,
         preference: ArrayLike | None = None,
         group: str | ArrayLike | None = None,
-        fusion: str = FUSIONS[0],
+        fusion: str | None = None,
     ) -> Ranked:
         """Orders rows within their lists by one score for all goals.
 
@@ -189,7 +188,7 @@ class Model(Trained):
           group: The column of the rows that names their list, or the list of each row `[row]`. By
             default the column that the training data named, if the rows have it; else all rows are
             one list.
-          fusion: How the score is made: `expected_gain`, `log_odds` or `product`.
+          fusion: How the score is made, as for `Predictor.rank`; None for that of the data.
 
         Returns:
           `score` and `rank` (from 1) of each row, `[row]`, or `[preference, row]` where several

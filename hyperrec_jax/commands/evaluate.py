@@ -85,9 +85,10 @@ def _define_flags(values: flags.FlagValues) -> None:
         "ranking",
         None,
         "How rows are scored for lists (the data's group column), commas between: expected_gain, "
-        "log_odds, product, learned (a head that the preference generates, fitted on the "
-        "validation rows, in fusion.npz), all of them by `all`, or `none`. The first is shown "
-        "first; lists.csv has all. Default: expected_gain where the data has groups.",
+        "log_odds, product, marginal_gain (where variety is a goal), learned (a head that the "
+        "preference generates, fitted on the validation rows, in fusion.npz), all of them by "
+        "`all`, or `none`. The first is shown first; lists.csv has all. Default where the data has "
+        "groups: marginal_gain where variety is a goal, else expected_gain.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -160,10 +161,12 @@ def _evaluate(values: Any, workdir: Path, held: contextlib.ExitStack) -> None:
     else:
         store = workdirs.open_store(trained.config, values.store)
 
-    fusions = _fusions(values.ranking, bool(trained.schema.group))
-    if fusions and not _has_lists(trained, store, values.ranking):
+    fusions = _fusions(values.ranking, trained.schema)
+    if fusions != [] and not _has_lists(trained, store, values.ranking):
         fusions = []
-    scorer = _scorer(trained, None if values.data else store, values.ranking) if fusions else None
+    scorer = (
+        _scorer(trained, None if values.data else store, values.ranking) if fusions != [] else None
+    )
 
     def score(run: trained_models.Trained) -> tuple[evaluation.Front, Scores]:
         return run.score(
@@ -247,20 +250,23 @@ def _scorer(trained: Any, store: Any, asked: list[str] | None) -> Any:
         return None
 
 
-def _fusions(asked: list[str] | None, has_groups: bool) -> list[str]:
-    """The fusions that `--ranking` names.
+def _fusions(asked: list[str] | None, schema: Any) -> list[str] | None:
+    """The fusions that `--ranking` names, none for no lists; None for that of the model.
 
     Raises:
       UserError: there is no such fusion.
     """
     from hyperrec_jax.evaluation.list_scorer import FUSIONS
+    from hyperrec_jax.evaluation.marginal_gain import MARGINAL_GAIN, list_fusion
 
     if asked is None:
-        return list(FUSIONS[:1]) if has_groups else []
+        return None if schema.group else []
     if asked == ["none"]:
         return []
     for name in asked:
-        if name not in (*FUSIONS, "learned", "all"):
+        if name == MARGINAL_GAIN:
+            list_fusion(schema, None, name)
+        elif name not in (*FUSIONS, "learned", "all"):
             renamed = "; what it named is log_odds now" if name == "weights" else ""
             raise UserError(
                 f"--ranking {name}: there are {', '.join(FUSIONS)}, learned, all and none{renamed}"

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score a grid of preferences and write the front and a report"),
     "predict": ("predict", "score a file of raw rows under one or more preferences"),
     "rank": ("rank", "order the rows of a file within their lists under a preference"),
+    "retrieve": ("retrieve", "find the best items of a catalogue for each user"),
     "suggest": ("suggest", "pick the preference of a front that serves a wish best"),
     "monitor": ("monitor", "tell drift from noise on a fresh log"),
     "policy": ("policy", "check a policy, or say what a new one changes"),

@@ -142,7 +142,7 @@ def _labels(schema: Schema, split: Split, goal: int, width: int) -> str:
         return (
             f"{split.positives[goal]:>{width},} {split.positives[goal] / max(known.count, 1):>7.2%}"
         )
-    if schema.goals[goal].kind == "binary":
+    if schema.goals[goal].binary:
         return f"{known.count:>{width},} {known.positive_rate:>7.2%}"
     return f"{known.count:>{width},} {known.values.mean:>7.4g}"
 

@@ -43,14 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--fusion",
-        default="expected_gain",
-        help="how the score is made: expected_gain, log_odds or product (default: %(default)s)",
+        help="how the score is made: expected_gain, log_odds, product, or marginal_gain where "
+        "variety is a goal (default: marginal_gain there, else what the lists were trained by)",
     )
     cli.add_dialect(parser)
     arguments = parser.parse_args(argv)
     # Here and not at the top: --help and a bad option answer before JAX is loaded.
     from hyperrec_jax.api.load import load_predictor
     from hyperrec_jax.data.csv_reader import make_dialect
+    from hyperrec_jax.evaluation.marginal_gain import list_fusion
     from hyperrec_jax.serving.scoring_files import rank_file
 
     dialect = make_dialect("--", arguments.separator, arguments.encoding, from_options=True)
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.fusion,
         dialect,
     )
-    print(f"{arguments.output}: {rows:,} rows, ordered within their lists by {arguments.fusion}")
+    fusion = list_fusion(predictor.preprocess.schema, predictor.scorer, arguments.fusion)
+    print(f"{arguments.output}: {rows:,} rows, ordered within their lists by {fusion}")
     for line in lines:
         print(line)
     return 0

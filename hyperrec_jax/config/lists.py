@@ -9,10 +9,13 @@ from jax.sharding import Mesh
 
 from hyperrec_jax.config.optimizer import create_optimizer
 from hyperrec_jax.data.readers.lists import ListReader
+from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.split import Split
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.varied import VarietyGoal, variety_goals, variety_rates
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel.mesh import batch_part
+from hyperrec_jax.preference.expected_gain import ListFusion
 from hyperrec_jax.preference.list_losses import ListLoss, create_list_loss
 from hyperrec_jax.preference.normalisation import entropy_scale
 from hyperrec_jax.preference.sampling import Sampler, dirichlet
@@ -26,6 +29,7 @@ class ListTraining:
 
     Attributes:
       loss: Scores, gains, mask and preferences into one loss for each list.
+      score: What lists are ordered by, `expected_gain` or `log_odds`.
       prediction_weight: Weight of the goals' own losses beside it, at least 0.
       sampler: Draws one preference for each list.
       scales: Scale of each goal in the score, f32 `[goal]`.
@@ -36,6 +40,8 @@ class ListTraining:
       optimizer: Gradients into updates, with its schedule over the stage.
       total_steps: Batches of the stage.
       cutoff: Number of ranks that count, in the loss and in the selection.
+      varied: The goals of whole lists.
+      variety_weight: Weight of what a list falls short of them, at least 0.
       average: Weight of the old mean in the running mean of the parameters; 0 keeps none.
     """
 
@@ -50,13 +56,23 @@ class ListTraining:
     total_steps: int
     cutoff: int
     average: float
+    score: ListFusion = "expected_gain"
+    varied: tuple[VarietyGoal, ...] = ()
+    variety_weight: float = 0.0
+
+    @property
+    def of_rows(self) -> np.ndarray:
+        """1 for goals that single rows are worth something to, 0 for those of whole lists, f32
+        `[goal]`."""
+        of_rows = np.ones(len(self.scales), np.float32)
+        of_rows[[goal.place for goal in self.varied]] = 0
+        return of_rows
 
 
 def resolve_lists(
     config: Config,
     rows: Split,
-    group: str,
-    goals: tuple[str, ...],
+    schema: Schema,
     model: MultiTaskModel,
     mesh: Mesh,
 ) -> ListTraining | None:
@@ -65,8 +81,7 @@ def resolve_lists(
     Args:
       config: A nested dictionary with the sections of `config/sections.py`, checked.
       rows: The training rows.
-      group: Name of the column that says which rows are ranked together; empty without one.
-      goals: Names of the goals.
+      schema: Its `group` says which rows are ranked together.
       model: The model.
       mesh: Devices.
 
@@ -74,10 +89,11 @@ def resolve_lists(
       UserError: the data has no lists, a list does not fit into a batch, a goal has no positive, or
         the model cuts batches.
     """
-    section = config["list"]
+    section, goals = config["list"], schema.tasks
+    varied = variety_goals(schema)
     if section["loss"] == "none":
         return None
-    if not group:
+    if not schema.group:
         raise UserError(
             f"list.loss={section['loss']!r} and {rows.path} does not say which rows are ranked "
             "together: name a group column when preparing the data, or set list.loss=none"
@@ -87,7 +103,7 @@ def resolve_lists(
             f"model {config['model']['name']} trains on halves of a batch, and lists must stay "
             "whole: choose another model, or set list.loss=none"
         )
-    scales = gain_rates(rows, goals)
+    scales = gain_rates(rows, schema)
     if given := section["scales"]:
         if len(given) != len(goals):
             raise UserError(
@@ -122,22 +138,28 @@ def resolve_lists(
         total_steps=steps,
         cutoff=section["cutoff"],
         average=section["average"],
+        score=section["score"],
+        varied=varied,
+        variety_weight=section["variety_weight"],
     )
 
 
-def gain_rates(rows: Split, goals: tuple[str, ...]) -> np.ndarray:
+def gain_rates(rows: Split, schema: Schema) -> np.ndarray:
     """The mean gain of a row for each goal, f32 `[goal]`: what the score divides by.
 
     A calibrated model expects the same of an average row, so that such a row counts alike for all
-    goals.
+    goals. For a goal of whole lists it is what an average row adds to them.
 
     Raises:
       UserError: a goal has no positive among the rows.
     """
-    for goal, positives in zip(goals, rows.positives, strict=True):
+    for goal, positives in zip(schema.tasks, rows.positives, strict=True):
         if not positives:
             raise UserError(
                 f"{rows.path}: no row has a positive {goal}, so that no list can be ranked by it; "
                 "leave the goal out, or prepare more rows"
             )
-    return (np.array(rows.positives) / len(rows)).astype(np.float32)
+    rates = np.array(rows.positives) / len(rows)
+    for place, rate in variety_rates(schema, rows).items():
+        rates[place] = rate
+    return rates.astype(np.float32)

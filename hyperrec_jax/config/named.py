@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hyperrec_jax.data.inputs import field_names
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.vectors_file import vectors_of
@@ -22,6 +23,7 @@ def names_of(schema: Schema) -> Names:
         tables=tuple(table.name for table in schema.tables),
         vectors=tuple(field.name for field in schema.vectors),
         goals=_predicted(schema),
+        fields=field_names(schema),
     )
 
 

@@ -17,12 +17,13 @@ from hyperrec_jax.data.inputs import inputs_of
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
 from hyperrec_jax.data.split import Split
-from hyperrec_jax.errors import UserError
+from hyperrec_jax.errors import UserError, suggestion
 from hyperrec_jax.evaluation.selection import SCALARISED_NDCG, Selection
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.models import MultiTaskModel
+from hyperrec_jax.models.two_tower import TwoTower
 from hyperrec_jax.parallel.mesh import batch_part, make_mesh
 from hyperrec_jax.preference import normalisation, objectives, sampling
 from hyperrec_jax.preference.normalisation import Normaliser, constant_losses
@@ -50,6 +51,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     goals = create_goals(schema)
     model = create_model(config, schema)
     _check_kinds(config["model"]["name"], model, schema, goals)
+    _check_towers(model)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
@@ -70,13 +72,13 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     if settings["prior_bias"]:
         known = zip(goals, training_rows.statistics, strict=True)
         constants = tuple(goal.prior(statistics) for goal, statistics in known)
-    lists = resolve_lists(config, training_rows, schema.group or "", schema.tasks, model, mesh)
+    lists = resolve_lists(config, training_rows, schema, model, mesh)
     if lists is not None:
         _check_list_goals(schema)
     selection = _selection(settings["select"], schema, goals, lists)
     scales = None if lists is None else lists.scales
     if lists is None and selection.of_lists:
-        scales = gain_rates(training_rows, schema.tasks)
+        scales = gain_rates(training_rows, schema)
     return Run(
         config=_written_out(config, model, num_preferences, lists),
         schema=schema,
@@ -150,6 +152,23 @@ def _check_kinds(
         )
 
 
+def _check_towers(model: MultiTaskModel) -> None:
+    """Whether a model of two towers is told which fields are whose."""
+    if not isinstance(model, TwoTower):
+        return
+    known = () if model.names is None else model.names.fields
+    for option in ("user_fields", "item_fields"):
+        named = getattr(model, option)
+        for name in named:
+            if name not in known:
+                raise UserError(f"model.{option}: no field {name!r}; {suggestion(name, known)}")
+        if not named:
+            raise UserError(
+                f"model two_tower: name the fields of each tower, model.{option}="
+                f"('...',); there are {', '.join(known)}"
+            )
+
+
 def _selection(
     text: str, schema: Schema, goals: Sequence[RowGoal], lists: ListTraining | None
 ) -> Selection:
@@ -161,13 +180,13 @@ def _selection(
 
 def has_lists(schema: Schema) -> bool:
     """Whether lists can be measured: there are groups, and each row has a gain for each goal."""
-    binary = all(goal.kind == "binary" for goal in schema.goals)
+    binary = all(goal.binary for goal in schema.goals)
     return bool(schema.group) and binary and schema.label_dtype == "uint8"
 
 
 def _check_list_goals(schema: Schema) -> None:
     """Whether lists can be trained: their losses read a gain in every row."""
-    other = next((goal for goal in schema.goals if goal.kind != "binary"), None)
+    other = next((goal for goal in schema.goals if not goal.binary), None)
     if other is not None:
         raise UserError(
             f"lists are trained for binary goals, and goal '{other.name}' is of kind {other.kind}; "

@@ -119,6 +119,9 @@ class List:
 
     Attributes:
       loss: What trains the order of the lists; `none` for no second stage.
+      score: What a list is ordered by. `expected_gain`: the weighted sum of the probabilities.
+        `log_odds`: that of the log-odds, which of model `two_tower` is one product of two vectors
+        and of others a score that is free of what probabilities add up to.
       epochs: Passes over the training lists; 0 for none, where the lists only select the model.
       batch_size: Rows of a batch of whole lists, padding included.
       learning_rate: Peak learning rate of the second stage.
@@ -132,11 +135,15 @@ class List:
         from.
       scales: What counts as much of each goal in the score as one of another. By default the
         mean gain of a training row.
+      variety_weight: Weight of what a list falls short of a goal of whole lists (kind `variety`),
+        beside the loss of its order: trains the score of single rows to vary. 0 leaves variety to
+        the order `marginal_gain`, which sees the whole list and needs no training.
       max_items: Longest list; of longer ones an epoch takes as many rows at random. By default the
         longest there is.
     """
 
     loss: Literal["none", "lambda_ndcg", "list_softmax", "approx_ndcg"] = "none"
+    score: Literal["expected_gain", "log_odds"] = "expected_gain"
     epochs: NaturalNumber = 5
     batch_size: Count = 2048
     learning_rate: Positive = 4e-4
@@ -146,6 +153,7 @@ class List:
     cutoff: Count = 10
     concentration: Positive = 0.3
     scales: Annotated[tuple[float, ...], Range("(0, inf)")] | None = None
+    variety_weight: NotNegative = 0.0
     max_items: Count | None = None
 
 

@@ -47,6 +47,15 @@ class Inputs:
     vectors: tuple[int, ...] = ()
 
 
+def field_names(schema: Schema) -> tuple[str, ...]:
+    """Names of the fields as a model has them: those with a vector in its order, then numbers."""
+    own = [field.name for field in schema.categorical if field.shares is None]
+    shared = [field.name for field in schema.categorical if field.shares is not None]
+    several = [field.name for field in schema.multivalued]
+    several += [field.name for field in schema.vectors]
+    return (*own, *shared, *several, *(field.name for field in schema.numerical))
+
+
 def inputs_of(schema: Schema) -> Inputs | None:
     """The inputs of a schema; None where every field is categorical or numerical, each with a table
     of its own."""

@@ -71,7 +71,7 @@ def create_goals(schema: Schema) -> tuple[RowGoal, ...]:
         if not isinstance(goal, RowGoal):
             raise UserError(
                 f"goal '{goal.name}': kind {goal.kind} has no loss for each row, which labels of a "
-                "log need; choose one of binary, regression, count, value, fairness"
+                "log need; choose one of binary, regression, count, value, fairness, variety"
             )
     return goals  # type: ignore[return-value]
 

@@ -156,5 +156,5 @@ def _known(values: Iterable[Any]) -> list[Any]:
 
 def _label_dtype(source: Source, parts: Sequence[Part]) -> Literal["uint8", "float32"]:
     """The type of the stored labels: small where all are 0 or 1."""
-    binary = all(goal.kind == "binary" for goal in source.goals)
+    binary = all(goal.binary for goal in source.goals)
     return "uint8" if binary and not any(part.has_gaps() for part in parts) else "float32"

@@ -162,6 +162,10 @@ class NumericalField:
     missing: float | None = None
 
 
+BINARY_KINDS = ("binary", "variety")
+"""Kinds of goals with labels of 0 and 1 and one output, a log-odds."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GoalField:
     """A column of labels and what is to be made of it.
@@ -178,6 +182,11 @@ class GoalField:
     kind: str = "binary"
     options: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     where: str | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether its labels are 0 and 1, and what the model gives for it is a log-odds."""
+        return self.kind in BINARY_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +269,7 @@ class Schema:
     @property
     def plain(self) -> bool:
         """Whether all goals are binary, with a label in every row, and rows have no weights."""
-        binary = all(goal.kind == "binary" for goal in self.goals)
+        binary = all(goal.binary for goal in self.goals)
         return binary and self.label_dtype == "uint8" and self.weight is None
 
     def to_dict(self) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Measure(NamedTuple):
 def measures_of(goals: Sequence[RowGoal], lists: bool) -> dict[str, Measure]:
     """All that can be maximised or guarded, by name.
 
-    A goal's name alone stands for NDCG@10 of the lists where there are lists, else for the main
+    A goal's name alone stands for NDCG@10 of the lists where there are lists (for the measure of a
+    goal of whole lists), else for the main
     metric of its predictions.
 
     Args:
@@ -78,14 +79,21 @@ def measures_of(goals: Sequence[RowGoal], lists: bool) -> dict[str, Measure]:
             found[f"{name}/{goal.name}"] = Measure(
                 f"{name}/{goal.name}", place, name, False, better
             )
-        for name, metric in LIST_MEASURES.items() if lists else ():
+        for name, metric in list_measures(goal).items() if lists else ():
             found[f"{name}/{goal.name}"] = Measure(
                 f"{name}/{goal.name}", place, metric, True, "higher"
             )
     for goal in goals:
-        main = f"ndcg@{LIST_RANKS}" if lists else goal.primary
+        main = f"{goal.list_measure}@{LIST_RANKS}" if lists else goal.primary
         found.setdefault(goal.name, found[f"{main}/{goal.name}"])
     return found
+
+
+def list_measures(goal: RowGoal) -> Mapping[str, str]:
+    """Metrics of lists for a goal, by name, with those of `evaluation.list_metrics`."""
+    if goal.list_measure == "ndcg":
+        return LIST_MEASURES
+    return {f"{goal.list_measure}@{LIST_RANKS}": "ndcg"}
 
 
 def measure_named(name: str, known: Mapping[str, Measure], option: str) -> Measure:

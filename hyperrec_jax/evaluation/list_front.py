@@ -16,6 +16,7 @@ from hyperrec_jax.data.records import to_csv
 from hyperrec_jax.evaluation import list_metrics, pareto
 from hyperrec_jax.evaluation.bootstrap import interval
 from hyperrec_jax.evaluation.list_scorer import scalarised
+from hyperrec_jax.evaluation.varied import Varied, with_variety
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +39,8 @@ class ListFront:
       skipped: The other lists, `[goal]`.
       samples: NDCG on resamples of the lists, `[resample, preference, goal]`; None without.
       scores: What orders the rows, `[preference, row]`; None where it was not to be kept.
+      measures: Name of what stands in the place of NDCG for each goal: `ndcg`, or the measure of a
+        goal of whole lists, which has no other metric (NaN); `ndcg` for all by default.
     """
 
     fusion: str
@@ -50,6 +53,15 @@ class ListFront:
     skipped: NDArray[np.int64]
     samples: Floats | None = None
     scores: NDArray[np.floating[Any]] | None = None
+    measures: tuple[str, ...] = ()
+
+    def measure(self, goal: int) -> str:
+        """Name of what stands in the place of NDCG for a goal, such as `ndcg@10`."""
+        return f"{self.measures[goal] if self.measures else 'ndcg'}@{self.k}"
+
+    def label(self, goal: int) -> str:
+        """The measure and the goal for a reader, such as `NDCG@10 purchase`."""
+        return f"{self.measure(goal).replace('ndcg', 'NDCG').replace('_', ' ')} {self.goals[goal]}"
 
     @property
     def ndcg(self) -> Floats:
@@ -146,15 +158,19 @@ class ListFront:
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary for each preference, for tables."""
-        names = {"ndcg": f"ndcg@{self.k}", "recall": f"recall@{self.k}", "auc": "grouped_auc"}
+        names = {"recall": f"recall@{self.k}", "auc": "grouped_auc"}
+        of_rows = [self.measure(goal).startswith("ndcg@") for goal in range(len(self.goals))]
         records = []
         for place, weights in enumerate(self.preferences):
             record: dict[str, Any] = {"fusion": self.fusion, "at": self.at}
             for goal, weight in zip(self.goals, weights, strict=True):
                 record[f"preference/{goal}"] = float(weight)
             for metric, values in self.values.items():
-                for goal, value in zip(self.goals, values[place], strict=True):
-                    record[f"{names.get(metric, metric)}/{goal}"] = float(value)
+                for at, (goal, value) in enumerate(zip(self.goals, values[place], strict=True)):
+                    if metric == "ndcg":
+                        record[f"{self.measure(at)}/{goal}"] = float(value)
+                    elif of_rows[at]:
+                        record[f"{names.get(metric, metric)}/{goal}"] = float(value)
             record["non_dominated"] = bool(self.not_dominated[place])
             records.append(record)
         return records
@@ -235,6 +251,7 @@ def list_front(
     k: int = 10,
     resamples: int = 0,
     keep_scores: bool = False,
+    varied: Sequence[Varied] = (),
 ) -> ListFront:
     """Orders every list under every preference, and measures it by every goal's labels.
 
@@ -249,8 +266,11 @@ def list_front(
       k: Number of ranks that count for NDCG and recall.
       resamples: Number of bootstrap resamples of whole lists; 0 for none.
       keep_scores: Whether the front keeps the scores.
+      varied: The goals of whole lists, with the categories of the rows.
     """
     per_list = list_metrics.list_metrics(scores, labels, groups, k, METRICS)
+    per_list = with_variety(per_list, np.asarray(scores), np.asarray(groups), k, varied)
+    measures = dict.fromkeys(goals, "ndcg") | {of.goal.name: of.goal.measure for of in varied}
     ndcg = per_list.values["ndcg"]
     counted = ~np.isnan(ndcg[0])
     samples = None
@@ -272,4 +292,5 @@ def list_front(
         skipped=(~counted).sum(axis=1),
         samples=samples,
         scores=np.asarray(scores) if keep_scores else None,
+        measures=tuple(measures.values()),
     )

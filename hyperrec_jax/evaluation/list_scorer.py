@@ -11,8 +11,7 @@ then the sum weighs a goal twice. Neither is better always: lists of the validat
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +53,7 @@ class ListScorer:
       uncalibrated: Goals with labels of one class only among the validation rows, whose predictions
         are taken as they are, and whose scale is the mean label of the training rows.
       step: Training step of the model that it was fitted to.
+      fusion: The one of `FUSIONS` that the model's lists were trained by.
     """
 
     goals: tuple[str, ...]
@@ -63,6 +63,7 @@ class ListScorer:
     validation: Mapping[str, Mapping[At, float]] = dataclasses.field(default_factory=dict)
     uncalibrated: tuple[str, ...] = ()
     step: int = 0
+    fusion: str = FUSIONS[0]
 
     def place(self, fusion: str = FUSIONS[0]) -> At:
         """Under which preference the model is to be asked.
@@ -95,6 +96,7 @@ class ListScorer:
         preferences: ArrayLike,
         fusion: str = FUSIONS[0],
         at: At | None = None,
+        left_out: Sequence[int] = (),
     ) -> NDArray[np.float32]:
         """Scores rows; a higher score is earlier in the list.
 
@@ -106,6 +108,7 @@ class ListScorer:
             weighted sum of the log-odds. `product`: the logarithm of the product of the
             probabilities, with the weights as exponents.
           at: Under which preference the model was asked, where that is not the fitted choice.
+          left_out: Places of goals whose weights count as 0 in the score.
 
         Returns:
           `[..., row]`, finite for finite logits.
@@ -115,6 +118,8 @@ class ListScorer:
         # What is not finite stays so, for the caller to tell where it came from.
         with np.errstate(over="ignore", invalid="ignore"):
             calibrated = self.calibrators[place].apply(logits, weights)
+            if left_out:
+                weights = weights * ~np.isin(np.arange(len(self.goals)), left_out)
             if fusion == "log_odds":
                 terms = calibrated
             elif fusion == "product":
@@ -136,7 +141,7 @@ class ListScorer:
             "validation": {fusion: dict(values) for fusion, values in self.validation.items()},
             "uncalibrated": list(self.uncalibrated),
             "step": self.step,
-        }
+        } | ({} if self.fusion == FUSIONS[0] else {"fusion": self.fusion})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ListScorer":
@@ -160,6 +165,7 @@ class ListScorer:
             validation=values["validation"],
             uncalibrated=tuple(values["uncalibrated"]),
             step=int(values["step"]),
+            fusion=values.get("fusion", FUSIONS[0]),
         )
         square = (len(goals), len(goals))
         shapes = {array.shape for one in scorer.calibrators.values() for array in one}
@@ -198,6 +204,7 @@ def fit_list_scorer(
     groups: ArrayLike | None,
     training_rates: ArrayLike,
     step: int = 0,
+    scales_of_lists: Mapping[int, float] | None = None,
 ) -> ListScorer:
     """Fits calibrators and scales on the validation rows, and chooses how to ask the model.
 
@@ -213,6 +220,7 @@ def fit_list_scorer(
       training_rates: Mean label of the training rows, `[goal]`, for goals of which the validation
         rows hold one class only.
       step: Training step of the model.
+      scales_of_lists: Scales of goals of whole lists, by their place.
 
     Raises:
       UserError: a goal has no positive at all, so that it has no scale.
@@ -223,6 +231,8 @@ def fit_list_scorer(
     own = shared if at_preference is None else fit_calibrator(truth, at_preference, weights)[0]
     scales = truth.mean(axis=1, dtype=np.float64)
     scales[list(left)] = np.asarray(training_rates, np.float64)[list(left)]
+    for of_lists, known in (scales_of_lists or {}).items():
+        scales[of_lists] = known
     for goal, scale in zip(goals, scales, strict=True):
         if not scale > 0:
             raise UserError(
@@ -256,9 +266,14 @@ def fit_list_scorer(
     return dataclasses.replace(scorer, at=at, validation=validation)
 
 
-def unfitted_scorer(goals: tuple[str, ...], scales: ArrayLike, step: int = 0) -> ListScorer:
-    """The scorer of a model that was trained on its lists: predictions under the preference, as
-    they are.
+def unfitted_scorer(
+    goals: tuple[str, ...],
+    scales: ArrayLike,
+    step: int = 0,
+    at: At = "preference",
+    fusion: str = FUSIONS[0],
+) -> ListScorer:
+    """The scorer of a model that was trained on its lists: predictions as they are.
 
     The order is that of `preference.expected_gain.structured_score`.
 
@@ -266,14 +281,17 @@ def unfitted_scorer(goals: tuple[str, ...], scales: ArrayLike, step: int = 0) ->
       goals: Their names.
       scales: Those of the training, above 0, `[goal]`.
       step: Training step of the model.
+      at: Under which preference it is asked.
+      fusion: What its lists were trained by.
     """
     same = identity_calibrator(len(goals))
     return ListScorer(
         goals=goals,
         scales=np.asarray(scales, np.float64),
         calibrators=dict.fromkeys(PLACES, same),
-        at=dict.fromkeys(FUSIONS, "preference"),
+        at=dict.fromkeys(FUSIONS, at),
         step=step,
+        fusion=fusion,
     )
 
 
@@ -304,26 +322,3 @@ def scalarised(values: Floats, preferences: Floats) -> float:
     if not counted.any():
         return float("nan")
     return float((preferences[:, counted] * values[:, counted]).sum(axis=1).mean())
-
-
-def ranks(scores: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.int64]:
-    """The place of each row within its list, from 1; rows of equal score keep their order.
-
-    Args:
-      scores: `[..., row]`.
-      groups: Ids of the lists, `[row]`; None where all rows are one list.
-
-    Returns:
-      `[..., row]`.
-    """
-    values = np.asarray(scores)
-    rows = values.shape[-1]
-    flat = values.reshape(math.prod(values.shape[:-1]), rows)
-    ids = np.zeros(rows, np.int64) if groups is None else np.asarray(groups)
-    result = np.empty(flat.shape, np.int64)
-    for place, row_scores in enumerate(flat):
-        order = np.lexsort((-row_scores, ids))
-        first = np.flatnonzero(np.r_[True, ids[order][1:] != ids[order][:-1]][:rows])
-        sizes = np.diff(first, append=rows)
-        result[place, order] = np.arange(rows) - np.repeat(first, sizes) + 1
-    return result.reshape(values.shape)

@@ -57,7 +57,7 @@ def _few_labels(store: Store) -> Iterator[str]:
             what, count = "positives", positives
             if goal.kind == "regression":
                 what, count = "labels", known.count
-            elif goal.kind == "binary" and known.count - positives < positives:
+            elif goal.binary and known.count - positives < positives:
                 what, count = "negatives", known.count - positives
             if len(split) and count < least:
                 yield (

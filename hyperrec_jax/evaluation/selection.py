@@ -3,7 +3,8 @@
     hypervolume                          of the main metrics, or else of the losses
     auc/purchase, rmse/rating, ...       the best value of a metric over the preferences
     loss/purchase                        the lowest loss over the preferences
-    ndcg/purchase                        the best NDCG of the lists, where the data has groups
+    ndcg/purchase, coverage/variety      the best NDCG of the lists, where the data has groups, and
+                                         the best measure of a goal of whole lists
     scalarised_ndcg                      what the preferences get of what they ask of the lists
     0.7*auc/click+0.3*auc/buy            a weighted sum of any of these
 
@@ -28,15 +29,17 @@ class Selection:
     Attributes:
       text: As it was written.
       terms: Weight and name of each measure; the weight is negative where less is better.
+      list_names: The measures of lists that it may name.
     """
 
     text: str
     terms: tuple[tuple[float, str], ...]
+    list_names: frozenset[str] = frozenset()
 
     @property
     def of_lists(self) -> bool:
         """Whether it names a measure of the lists."""
-        return any(name == SCALARISED_NDCG or name.startswith("ndcg/") for _, name in self.terms)
+        return any(name == SCALARISED_NDCG or name in self.list_names for _, name in self.terms)
 
     @classmethod
     def parse(
@@ -54,8 +57,10 @@ class Selection:
           UserError: it is not of that form, or names a measure that there is not.
         """
         signs, terms = measure_signs(goals), []
+        of_lists = frozenset(f"{goal.list_measure}/{goal.name}" for goal in goals if lists)
         if lists:
-            signs |= {f"ndcg/{goal.name}": 1.0 for goal in goals} | {SCALARISED_NDCG: 1.0}
+            signs |= dict.fromkeys(of_lists, 1.0)
+            signs[SCALARISED_NDCG] = 1.0
         for term in text.split("+"):
             before, star, after = term.rpartition("*")
             weight, name = _number(before) if star else 1.0, after.strip()
@@ -67,7 +72,7 @@ class Selection:
             if name not in signs:
                 raise UserError(f"{option}={text}: no measure {name!r}; {_near(name, signs)}")
             terms.append((weight * signs[name], name))
-        return cls(text, tuple(terms))
+        return cls(text, tuple(terms), of_lists)
 
     def of(self, record: Mapping[str, float | None]) -> float:
         """The number of a front; higher is better, NaN where a measure is undefined.

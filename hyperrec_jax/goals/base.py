@@ -153,6 +153,11 @@ class Goal(ABC):
     label_rule: ClassVar[str]
     primary: ClassVar[str]
 
+    @property
+    def list_measure(self) -> str:
+        """Name of what lists are measured by for it."""
+        return "ndcg"
+
     @abstractmethod
     def batch_loss(self, outputs: jax.Array, rows: Rows) -> jax.Array:
         """Mean loss of a batch; jit-able, with finite gradients.

@@ -17,7 +17,8 @@ def create_goal(kind: str, name: str, **options: Any) -> Goal:
     returns the others unchanged.
 
     Args:
-      kind: A key of `GOALS`: 'binary', 'regression', 'count', 'value', 'graded' or 'fairness'.
+      kind: A key of `GOALS`: 'binary', 'regression', 'count', 'value', 'variety', 'graded' or
+        'fairness'.
       name: The goal's name.
       **options: Fields of the class of that kind.
 

@@ -31,11 +31,13 @@ class Names(NamedTuple):
       tables: The vocabularies, as many as `field_sizes`; each has the name of its field.
       vectors: The vector fields.
       goals: The goals that have outputs.
+      fields: The fields: those with a vector, in its order, then the numerical ones.
     """
 
     tables: tuple[str, ...]
     vectors: tuple[str, ...]
     goals: tuple[str, ...]
+    fields: tuple[str, ...] = ()
 
 
 class MultiTaskModel(nn.Module):
@@ -190,10 +192,11 @@ class MultiTaskModel(nn.Module):
             bias = bias.at[network, : len(values)].set(jnp.asarray(values, bias.dtype))
         return {**params, bank: {**params[bank], "output": {**output, "bias": bias}}}
 
-    def new_embedding(self) -> FeatureEmbedding:
+    def new_embedding(self, numbers: bool = True) -> FeatureEmbedding:
+        """The embedding of all fields, with or without a vector of the numerical ones."""
         return FeatureEmbedding(
             self.field_sizes,
-            self.num_numerical,
+            self.num_numerical if numbers else 0,
             self.embedding_dim,
             self.fold,
             self.compute_dtype,

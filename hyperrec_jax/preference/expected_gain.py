@@ -21,7 +21,7 @@ several preferences, or `[row, goal]`, one per row.
 """
 
 from types import ModuleType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,28 @@ def structured_score(logits: Array, preferences: Array, scales: Array) -> Array:
     xp = _namespace(logits, preferences)
     # log(sigmoid(z)), stable on both sides.
     return log_expected_gain(-xp.logaddexp(0, -logits), preferences, scales)
+
+
+ListFusion = Literal["expected_gain", "log_odds"]
+
+
+def list_score(
+    logits: Array, preferences: Array, scales: Array, fusion: ListFusion = "expected_gain"
+) -> Array:
+    """What lists are trained by: the structured score, or the weighted sum of the log-odds.
+
+    Args:
+      logits: Log-odds of each goal, `[..., row, goal]`.
+      preferences: As for `structured_score`.
+      scales: As for `structured_score`; the sum of log-odds has none.
+      fusion: Which of them.
+
+    Returns:
+      `[..., row]`.
+    """
+    if fusion == "log_odds":
+        return (preferences * logits).sum(-1)
+    return structured_score(logits, preferences, scales)
 
 
 def log_expected_gain(log_expectations: Array, preferences: Array, scales: Array) -> Array:

@@ -185,3 +185,7 @@ def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     total = weights.sum(-1)
     summed = (jnp.where(weights > 0, values, 0) * weights).sum(-1)
     return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1), 0)
+
+
+MEASURES = {"coverage": coverage, "distinct_pairs": distinct_pairs}
+"""The measures of goals of kind `variety`, which are to be raised."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperrec_jax.evaluation.list_scorer import ranks
+from hyperrec_jax.evaluation.ranks import ranks
 from hyperrec_jax.reports.raw_values import RawValues
 
 MOST_LISTS = 8

@@ -132,10 +132,7 @@ def draw_list_pair(panel: Any, lists: Lists, pair: tuple[int, int]) -> None:
             markersize=5 if number == 0 else 3,
             label=f"{front.fusion} at {front.at}" if several else None,
         )
-    name = f"NDCG@{lists.first.k}"
-    panel.set(
-        xlabel=f"{name} {lists.first.goals[one]}", ylabel=f"{name} {lists.first.goals[other]}"
-    )
+    panel.set(xlabel=lists.first.label(one), ylabel=lists.first.label(other))
     if several:
         panel.legend(fontsize="small", loc="lower left")
 

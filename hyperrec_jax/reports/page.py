@@ -155,7 +155,10 @@ def _table(front: Front) -> str:
     if front.lists is not None and front.preferences is not None:
         first = front.lists.first
         ndcg = [
-            dict(zip((f"NDCG@{first.k}/{goal}" for goal in first.goals), row, strict=True))
+            {
+                f"{first.measure(at).replace('ndcg', 'NDCG')}/{goal}": row[at]
+                for at, goal in enumerate(first.goals)
+            }
             for row in first.ndcg.tolist()
         ]
         weights = {f"preference/{goal}" for goal in front.tasks}

@@ -8,6 +8,7 @@ import numpy as np
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists
 from hyperrec_jax.evaluation.measures import labelled
 from hyperrec_jax.evaluation.outputs import Scores
+from hyperrec_jax.evaluation.varied import varied_by_name, with_variety
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.reports.raw_values import RawValues
@@ -50,7 +51,9 @@ def segments(
         _, first, of_row = np.unique(groups, return_index=True, return_inverse=True)
         shared = [bool((column[first][of_row] == column).all()) for column in ids.T]
         if any(shared):
-            each = list_metrics(list_scores, batch["labels"].T, groups, k, ("ndcg",)).values["ndcg"]
+            found = list_metrics(list_scores, batch["labels"].T, groups, k, ("ndcg",))
+            varied = varied_by_name(goals, raw.names, ids)
+            each = with_variety(found, list_scores, groups, k, varied).values["ndcg"]
             return [
                 _by(raw, field, ids[first, field], lambda of: _ndcg(each[..., of]))
                 | {"of": "lists"}

@@ -131,7 +131,7 @@ def _lists(front: Front) -> list[_Column]:
         return []
     first = front.lists.first
     return [
-        _Column(f"NDCG {goal}", first.ndcg[:, place], "higher")
+        _Column(first.label(place).replace(f"@{first.k}", ""), first.ndcg[:, place], "higher")
         for place, goal in enumerate(first.goals)
     ]
 

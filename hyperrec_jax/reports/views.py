@@ -153,8 +153,8 @@ def of_lists(lists: ListFront) -> View:
     return View(
         "lists",
         lists.goals,
-        tuple(f"ndcg@{lists.k}/{goal}" for goal in lists.goals),
-        (f"NDCG@{lists.k}",) * len(lists.goals),
+        tuple(f"{lists.measure(at)}/{goal}" for at, goal in enumerate(lists.goals)),
+        tuple(lists.measure(at).replace("ndcg", "NDCG") for at in range(len(lists.goals))),
         (True,) * len(lists.goals),
         lists.preferences,
         lists.ndcg,

@@ -27,8 +27,8 @@ FORMAT_OF_MANY = 4
 READABLE = (2, 3, 4)  # 2 has binary goals only, 3 only categorical and numerical fields
 MANIFEST = "model.json"
 FILES = ("vocabulary.arrow", "weights.npz", "grid.jaxexport", "each.jaxexport")
-BOTH = "both.jaxexport"
-"""Only there for a model that takes a preference; models of earlier releases never have it."""
+OTHERS = ("both.jaxexport", "users.jaxexport", "items.jaxexport")
+"""Only there for models that take a preference, and that have two towers."""
 
 _OPEN = "0" * 64
 """Stands in the manifest for its checksum while that is computed."""
@@ -41,7 +41,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
       folder: Folder of the model; the other files are in it.
       manifest: What the model is, JSON-serialisable.
     """
-    names = FILES + ((BOTH,) if (folder / BOTH).exists() else ())
+    names = FILES + tuple(name for name in OTHERS if (folder / name).exists())
     checksums = {name: file_checksum(folder / name) for name in names}
     values = {"format": FORMAT, "checksum": _OPEN} | manifest | {"checksums": checksums}
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
@@ -66,7 +66,7 @@ def load_exported(folder: Path) -> Predictor:
     """
     manifest = _read_manifest(folder)
     schema = Schema.from_dict(manifest["schema"])
-    names = FILES + ((BOTH,) if BOTH in manifest["checksums"] else ())
+    names = FILES + tuple(name for name in OTHERS if name in manifest["checksums"])
     for name in names:
         path = folder / name
         if not path.exists() or file_checksum(path) != manifest["checksums"][name]:
@@ -105,6 +105,7 @@ def load_exported(folder: Path) -> Predictor:
         calibrator=PredictionCalibrator.from_dict(calibrator) if calibrator else None,
         identity=f"{folder.resolve().name}@{str(manifest['checksum'])[:12]}",
         both=scores.get("both"),
+        towers=(scores["users"], scores["items"]) if "users" in scores else None,
     )
 
 

@@ -96,7 +96,7 @@ def _programs(trained: Any, weights: dict[str, np.ndarray]) -> dict[str, bytes]:
     schema = trained.schema
     rows, several = jax_export.symbolic_shape("rows, preferences")
     shape = jax.ShapeDtypeStruct
-    preferences = {"grid": several, "each": rows, "both": rows}
+    preferences = {"grid": several, "each": rows, "both": rows, "users": rows, "items": rows}
     programs = {}
     for name, score in scores.items():
 

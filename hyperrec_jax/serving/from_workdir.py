@@ -16,6 +16,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.list_scorer import ListScorer, centre
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.models.decoding import decode, encode
+from hyperrec_jax.models.two_tower import TwoTower
 from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.training import workdir as workdirs
@@ -36,7 +37,8 @@ def make_scores(model: MultiTaskModel, schema: Schema) -> dict[str, Callable[...
       `grid`: from preferences `[preference, goal]` to `[preference, row, goal]`; the first axis has
       length 1 where the model ignores them. `each`: from one preference per row, `[row, goal]`, to
       `[row, goal]`. `both`, of models that take a preference: from one per row to outputs under it
-      and under equal weights, `[2, row, goal]`.
+      and under equal weights, `[2, row, goal]`. `users` and `items`, of models with two towers:
+      the vectors of the rows, under one preference per row, `[row, width]`.
     """
 
     names = [column.name for column in input_columns(schema)]
@@ -60,7 +62,18 @@ def make_scores(model: MultiTaskModel, schema: Schema) -> dict[str, Callable[...
         equal = decode(model, variables, features, jnp.asarray(centre(model.num_tasks))[None])[0]
         return jnp.stack([cast(jax.Array, own).astype(jnp.float32), equal])
 
+    def vectors(method: str, asked: bool) -> Callable[..., jax.Array]:
+        def tower(variables: Any, *arrays: jax.Array) -> jax.Array:
+            *inputs, preferences = arrays
+            batch = dict(zip(names, inputs, strict=True))
+            given = (batch, preferences) if asked else (batch,)
+            return cast(jax.Array, model.apply(variables, *given, method=method))
+
+        return tower
+
     scores = {"grid": grid, "each": each}
+    if isinstance(model, TwoTower):
+        scores |= {"users": vectors("user_vectors", True), "items": vectors("item_vectors", False)}
     return scores | {"both": both} if model.conditioned else scores
 
 
@@ -90,6 +103,7 @@ def make_predictor(trained: Trained, workdir: Path, store: Store | None = None) 
         calibrator=trained.calibrator,
         identity=f"{workdir.resolve().name}@step{trained.progress.best_step}",
         both=scores.get("both"),
+        towers=(scores["users"], scores["items"]) if "users" in scores else None,
     )
 
 

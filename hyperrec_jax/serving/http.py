@@ -18,15 +18,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.varied import variety_goals
 from hyperrec_jax.serving.batching import Batcher
 from hyperrec_jax.serving.bodies import BodyReader
 from hyperrec_jax.serving.buckets import ROW_BUCKETS
 from hyperrec_jax.serving.decoding import decode_quickly, decode_request
 from hyperrec_jax.serving.encoded import Encoded
+from hyperrec_jax.serving.finite import require_finite
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
 from hyperrec_jax.serving.policy_watch import WatchedPolicy
-from hyperrec_jax.serving.predictor import Predictor, require_finite
+from hyperrec_jax.serving.predictor import Predictor
 from hyperrec_jax.serving.refusal import Refused
 from hyperrec_jax.serving.request_log import Logged, RequestLog
 
@@ -57,6 +59,7 @@ def create_app(
     bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
     measures.body_bytes.set_function(lambda: bodies.held)
     preprocess = predictor.preprocess
+    varied = bool(variety_goals(preprocess.schema))
     columns, several = list(preprocess.column_types()), preprocess.several()
     in_flight = 0  # requests without an answer yet
     received = 0  # those of them whose body is here
@@ -114,13 +117,16 @@ def create_app(
         require_finite(scores.probabilities, "rows")
         if scores.score is not None:
             require_finite(scores.score[:, None], "rows")
+            if varied:  # the rows of a request are one list
+                score = predictor.in_lists(scores.score, rows, preference)
+                scores = scores._replace(score=score)
         measures.scored(rows)
         if requests and requests.taken():
             now, segment = datetime.now(UTC), request.query_params.get("segment")
             if not requests.add(Logged(now, segment, policy, preference, rows, scores)):
                 measures.requests_logged(False, 1)
         result = {"tasks": predictor.tasks, "scores": np.ascontiguousarray(scores.probabilities)}
-        if scores.score is not None:  # the rows of a request are one list
+        if scores.score is not None:
             order = np.argsort(-scores.score, kind="stable")
             result |= {"score": np.ascontiguousarray(scores.score), "order": order}
         if policy is not None:

@@ -10,8 +10,17 @@ from numpy.typing import ArrayLike
 
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
+from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer
+from hyperrec_jax.evaluation.marginal_gain import (
+    MARGINAL_GAIN,
+    add_variety,
+    gain_of_rows,
+    list_fusion,
+    of_rows,
+)
 from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
+from hyperrec_jax.evaluation.ranks import ranks
+from hyperrec_jax.evaluation.varied import varied_of, variety_goals
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.losses import predict_all
 from hyperrec_jax.preference.grid import normalise
@@ -24,6 +33,7 @@ from hyperrec_jax.serving.buckets import (
     row_chunks,
 )
 from hyperrec_jax.serving.encoded import Encoded
+from hyperrec_jax.serving.finite import require_finite
 from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.preprocess import Preprocessor
 from hyperrec_jax.serving.raw_rows import RawRows
@@ -72,6 +82,8 @@ class Predictor:
       both: Scores each row under its own preference `[row, goal]` and under equal weights, in that
         order, with one encoding of the rows: `[2, row, goal]`. None where the model takes no
         preference or an earlier release exported it.
+      towers: The vectors of users under their preferences, and those of items, `[row, width]`; None
+        where the model has none.
       conditioned: Whether the model takes a preference at all.
       config: What it was trained with.
       versions: Versions of the packages that made it.
@@ -92,6 +104,7 @@ class Predictor:
     identity: str = ""
     both: Score | None = None
     calibrator: PredictionCalibrator | None = None
+    towers: tuple[Score, Score] | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -153,7 +166,7 @@ class Predictor:
         rows: RawRows,
         preference: ArrayLike | None = None,
         group: str | ArrayLike | None = None,
-        fusion: str = FUSIONS[0],
+        fusion: str | None = None,
     ) -> Ranked:
         """Orders rows within their lists by one score for all goals.
 
@@ -163,7 +176,8 @@ class Predictor:
           group: The column of the rows that names their list, or the list of each row `[row]`. By
             default the column that the training data named, if the rows have it; else all rows are
             one list.
-          fusion: How the score is made: `expected_gain`, `log_odds` or `product`.
+          fusion: How the score is made: `expected_gain`, `log_odds`, `product`, or
+            `marginal_gain` where variety is a goal, which it is by default there.
 
         Returns:
           Score and rank of each row, `[row]`, or `[preference, row]` where several preferences are
@@ -176,8 +190,12 @@ class Predictor:
         batch = self.preprocess(rows)
         name = self.preprocess.schema.group if group is None else group
         groups = group_ids(rows, name, len(batch), optional=group is None)
-        score = self.list_scores(batch, np.atleast_2d(preferences), fusion)
+        order = list_fusion(self.preprocess.schema, self.scorer, fusion)
+        score = self.list_scores(batch, np.atleast_2d(preferences), order)
         require_finite(score[..., None], "rows")
+        if order == MARGINAL_GAIN:
+            several = zip(score, np.atleast_2d(preferences), strict=True)
+            score = np.stack([self.in_lists(one, batch, w, groups) for one, w in several])
         score = score[0] if preferences.ndim == 1 else score
         return Ranked(score, ranks(score, groups))
 
@@ -211,27 +229,55 @@ class Predictor:
     def list_scores(
         self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
     ) -> np.ndarray:
-        """List scores `[preference, row]` of encoded rows under preferences `[preference, goal]`.
+        """List scores `[preference, row]` of encoded rows under preferences `[preference, goal]`;
+        those of `marginal_gain` still lack what `in_lists` adds.
 
         Raises:
           UserError: the model has no list scorer, or there is no such fusion.
         """
         scorer = self.require_scorer()
-        if scorer.place(fusion) == "preference":
+        if scorer.place(of_rows(fusion)) == "preference":
             logits = self._logits(batch, preferences)
         else:
-            logits = self._logits(batch, scorer.asked(preferences[:1], fusion))
-        return scorer.score(logits, preferences[:, None, :], fusion)
+            logits = self._logits(batch, scorer.asked(preferences[:1], of_rows(fusion)))
+        return self._score(scorer, logits, preferences[:, None, :], fusion)
+
+    def in_lists(
+        self,
+        score: np.ndarray,
+        batch: Encoded,
+        preference: np.ndarray,
+        groups: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Scores `[row]` by `marginal_gain` with what each row adds to the variety of its list.
+
+        Args:
+          score: Of single rows, `[row]`.
+          batch: The rows.
+          preference: `[goal]`.
+          groups: List of each row, `[row]`; None where all rows are one list.
+        """
+        varied = varied_of(self.preprocess.schema, batch.categorical)
+        return add_variety(score, preference, self.require_scorer().scales, varied, groups)
+
+    def _score(
+        self, scorer: ListScorer, logits: np.ndarray, preferences: np.ndarray, fusion: str
+    ) -> np.ndarray:
+        if fusion == MARGINAL_GAIN:
+            places = [goal.place for goal in variety_goals(self.preprocess.schema)]
+            return gain_of_rows(scorer, logits, preferences, places)
+        return scorer.score(logits, preferences, fusion)
 
     def score_encoded(
-        self, batch: Encoded, preferences: np.ndarray, fusion: str = FUSIONS[0]
+        self, batch: Encoded, preferences: np.ndarray, fusion: str | None = None
     ) -> Scored:
         """What the model says of encoded rows under preferences `[preference, goal]`."""
         logits = self._logits(batch, preferences)
         if self.scorer is None:
             return Scored(self._predictions(logits, preferences[:, None]), None)
-        if self.scorer.place(fusion) == "preference" or not self.conditioned:
-            score = self.scorer.score(logits, preferences[:, None, :], fusion)
+        fusion = fusion or self.scorer.fusion
+        if self.scorer.place(of_rows(fusion)) == "preference" or not self.conditioned:
+            score = self._score(self.scorer, logits, preferences[:, None, :], fusion)
         else:
             score = self.list_scores(batch, preferences, fusion)
         return Scored(self._predictions(logits, preferences[:, None]), score)
@@ -240,21 +286,22 @@ class Predictor:
         """What the model says of encoded rows, each under its own preference `[row, goal]`: how a
         server scores requests of many callers at once.
 
-        A model whose lists are made of predictions at the centre decodes its rows for both.
+        A model whose lists are made of predictions at the centre decodes its rows for both. Where
+        variety is a goal, the scores still lack what `in_lists` adds for each list.
         """
         if self.scorer is None:
             logits = self._logits_each(self.each, batch, preferences)
             return Scored(self._predictions(logits, preferences), None)
-        if not self.conditioned or self.scorer.place() == "preference":
+        if not self.conditioned or self.scorer.place(self.scorer.fusion) == "preference":
             central = logits = self._logits_each(self.each, batch, preferences)
         elif self.both is not None:
             logits, central = self._logits_each(self.both, batch, preferences)
         else:
             logits = self._logits_each(self.each, batch, preferences)
             central = self._logits_each(self.each, batch, self.scorer.asked(preferences))
-        return Scored(
-            self._predictions(logits, preferences), self.scorer.score(central, preferences)
-        )
+        fusion = list_fusion(self.preprocess.schema, self.scorer)
+        score = self._score(self.scorer, central, preferences, fusion)
+        return Scored(self._predictions(logits, preferences), score)
 
     def _predictions(self, logits: np.ndarray, preferences: np.ndarray) -> np.ndarray:
         """Predictions `[..., row, goal]` from outputs `[..., row, output]`.
@@ -289,23 +336,3 @@ class Predictor:
             logits = np.asarray(score(*arrays, padded(preferences[rows], ROW_BUCKETS)))
             parts.append(logits[..., : rows.stop - rows.start, :])
         return np.concatenate(parts, axis=-2)
-
-
-def require_finite(predictions: np.ndarray, where: str, first: int = 0) -> None:
-    """Refuses predictions that are no numbers.
-
-    Args:
-      predictions: `[..., row, task]`.
-      where: What the rows are, for the message.
-      first: Number of the first row, for the message.
-
-    Raises:
-      UserError: a prediction is NaN or infinite.
-    """
-    fine = np.isfinite(predictions).all(axis=-1)
-    fine = fine.reshape(-1, fine.shape[-1]).all(axis=0)
-    if not fine.all():
-        raise UserError(
-            f"{where}: row {first + int(np.argmin(fine)) + 1}: the model's answer is not a finite "
-            "number; numbers of this row are too far from those of training"
-        )

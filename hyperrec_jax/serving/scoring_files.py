@@ -16,7 +16,9 @@ from hyperrec_jax.data.checks import unseen_warnings
 from hyperrec_jax.data.csv_reader import COMMAS, Dialect, header_of, plain_file, read_csv
 from hyperrec_jax.data.files import explain_write_errors, written_whole
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.list_scorer import FUSIONS, ranks
+from hyperrec_jax.evaluation.marginal_gain import MARGINAL_GAIN, add_variety, list_fusion
+from hyperrec_jax.evaluation.ranks import ranks
+from hyperrec_jax.evaluation.varied import varied_of
 from hyperrec_jax.serving.groups import group_ids
 from hyperrec_jax.serving.predictor import Predictor
 
@@ -73,7 +75,7 @@ def rank_file(
     preference: np.ndarray,
     group: str | None = None,
     keep: Sequence[str] | None = None,
-    fusion: str = FUSIONS[0],
+    fusion: str | None = None,
     dialect: Dialect = COMMAS,
 ) -> int:
     """Writes the rows of a file ordered within their lists, lists in order of appearance.
@@ -89,7 +91,8 @@ def rank_file(
       preference: `[goal]`.
       group: The column that names a row's list; None for that of the training data.
       keep: Other columns of the input to copy.
-      fusion: How the score is made; see `evaluation.list_scorer`.
+      fusion: How the score is made; see `evaluation.list_scorer`. None for the marginal gain
+        where variety is a goal, else the expected gain.
       dialect: How a CSV input is written.
 
     Returns:
@@ -99,20 +102,29 @@ def rank_file(
       UserError: the input is not as the model needs it, has no such column, or the model has no
         list scorer.
     """
-    predictor.require_scorer().place(fusion)
-    group = group or predictor.preprocess.schema.group
+    schema = predictor.preprocess.schema
+    scorer = predictor.require_scorer()
+    order_by = list_fusion(schema, scorer, fusion)
+    group = group or schema.group
     if group is None:
         raise UserError("--group: the data names no column that tells which rows are a list; do so")
     keep = list(dict.fromkeys([*(keep or ()), group]))
     check_files(predictor, source, target, keep, dialect)
     preferences = preference[None]
     names = _names(predictor, preferences, [*keep, "row", "rank"])
-    table = pa.concat_tables(
-        list(score_batches(predictor, source, preferences, keep, names, fusion, dialect))
+    categories: list[np.ndarray] = []
+    batches = score_batches(
+        predictor, source, preferences, keep, names, order_by, dialect, categories
     )
+    table = pa.concat_tables(list(batches))
     ids = group_ids(table, group, len(table), where=str(source))
     assert ids is not None
-    rank = ranks(table[names[-1]].to_numpy(), ids)
+    score = table[names[-1]].to_numpy()
+    if order_by == MARGINAL_GAIN:
+        varied = varied_of(schema, np.concatenate(categories))
+        score = add_variety(score, preference, scorer.scales, varied, ids)
+        table = table.set_column(table.column_names.index(names[-1]), names[-1], pa.array(score))
+    rank = ranks(score, ids)
     order = pa.array(np.lexsort((rank, ids)))
     table = table.add_column(len(keep), "row", pa.array(np.arange(1, len(table) + 1)))
     table = table.append_column("rank", pa.array(rank)).take(order)
@@ -129,10 +141,21 @@ def score_batches(
     preferences: np.ndarray,
     keep: Sequence[str],
     names: Sequence[str],
-    fusion: str = FUSIONS[0],
+    fusion: str | None = None,
     dialect: Dialect = COMMAS,
+    categories: list[np.ndarray] | None = None,
 ) -> Iterator[pa.Table]:
     """Scores a file a few megabytes at a time: the columns to keep, then those of `names`.
+
+    Args:
+      predictor: A model.
+      source: The file.
+      preferences: `[preference, goal]`.
+      keep: Columns of the file.
+      names: Names of predictions and scores.
+      fusion: How the score of a row is made; None for what the lists were trained by.
+      dialect: How a CSV file is written.
+      categories: Gets the ids `[row, field]` of each batch, where variety is a goal.
 
     Raises:
       UserError: the input is not as the model needs it.
@@ -141,6 +164,8 @@ def score_batches(
     for table in _read(source, predictor, keep, dialect):
         encoded = predictor.preprocess(table, str(source), rows)
         scored = predictor.score_encoded(encoded, preferences, fusion)
+        if categories is not None and fusion == MARGINAL_GAIN:
+            categories.append(encoded.categorical)
         parts = [scored.probabilities.transpose(0, 2, 1)]
         if scored.score is not None:
             parts.append(scored.score[:, None])

@@ -17,6 +17,7 @@ from hyperrec_jax.evaluation.list_scorer import (
     unfitted_scorer,
 )
 from hyperrec_jax.evaluation.outputs import Scores
+from hyperrec_jax.evaluation.varied import variety_rates
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training.kept import kept_fit
 
@@ -65,7 +66,8 @@ def fit_scorer(
 
     A model that was trained on its lists (`list.loss`) was trained on the structured score, the
     logarithm of the expected gain of its predictions as they are, under the preference itself: that
-    is its scorer, and nothing is fitted.
+    is its scorer, and nothing is fitted. Where variety is a goal that the score was not trained
+    for, the model is asked under equal weights, whose gains the whole list is ordered by.
 
     Args:
       trained: The model.
@@ -80,9 +82,15 @@ def fit_scorer(
     goals, conditioned = trained.schema.tasks, trained.network.conditioned
     step, train = trained.progress.best_step or 0, store.split("train")
     rates = np.array(train.positives) / max(len(train), 1)
+    of_lists = variety_rates(trained.schema, train)
+    for place, rate in of_lists.items():
+        rates[place] = rate
     if trained.config.get("list", {}).get("loss", "none") != "none":
         trained.check_store(store)
-        return unfitted_scorer(goals, rates, step)
+        of_rows = bool(of_lists) and not trained.config["list"].get("variety_weight")
+        at: At = "centre" if of_rows else "preference"
+        fusion = trained.config["list"].get("score", "expected_gain")
+        return unfitted_scorer(goals, rates, step, at, fusion)
     scores, asked = scored or score_validation(trained, store)
     grid = evaluation_grid(len(goals), trained.config["train"]["grid"])
     centre_at = place_of_centre(asked)
@@ -97,6 +105,7 @@ def fit_scorer(
         rows.groups(0, len(rows)) if trained.schema.group else None,
         rates,
         step,
+        of_lists,
     )
     if scorer.uncalibrated:
         logger.warning(
@@ -110,7 +119,7 @@ def fit_scorer(
 def _require_binary(trained: "Trained", store: Store) -> None:
     """Refuses data whose goals have no probability, or not of every row."""
     for goal in trained.schema.goals:
-        if goal.kind != "binary":
+        if not goal.binary:
             raise UserError(
                 f"store {store.path}: goal {goal.name!r} is of kind {goal.kind}, and the score of "
                 "a list is made of binary goals; leave the lists out"

@@ -15,9 +15,11 @@ import numpy as np
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.split import Split
+from hyperrec_jax.evaluation.grid import place_of_centre
 from hyperrec_jax.evaluation.list_value import list_value
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.evaluation.selection import SCALARISED_NDCG
+from hyperrec_jax.evaluation.varied import varied_rows
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training.checkpoint import Checkpoints, Progress
 from hyperrec_jax.training.state import TrainState
@@ -94,11 +96,29 @@ def list_record(run: Run, scores: Scores, rows: Split) -> dict[str, float]:
       scores: Scores of the rows under the validation grid.
       rows: The validation rows.
     """
-    goals, cutoff = run.schema.tasks, run.config["list"]["cutoff"]
+    cutoff = run.config["list"]["cutoff"]
     assert run.list_scales is not None
-    grid = evaluation_grid(len(goals), run.config["train"]["grid"])
+    grid = evaluation_grid(len(run.goals), run.config["train"]["grid"])
     groups = rows.groups(0, len(rows))
-    found = list_value(scores.logits, scores.labels, groups, grid, run.list_scales, cutoff)
+    varied = varied_rows(run.schema, rows)
+    greedy = bool(varied) and (run.lists is None or not run.lists.variety_weight)
+    logits, centre = scores.logits, place_of_centre(grid)
+    if greedy and centre is not None and len(logits) > 1:
+        logits = logits[centre : centre + 1]
+    found = list_value(
+        logits,
+        scores.labels,
+        groups,
+        grid,
+        run.list_scales,
+        cutoff,
+        varied,
+        greedy,
+        run.config["list"]["score"],
+    )
     best = np.asarray(found.ndcg).max(axis=0)
-    named = {f"ndcg/{goal}": float(value) for goal, value in zip(goals, best, strict=True)}
+    named = {
+        f"{goal.list_measure}/{goal.name}": float(value)
+        for goal, value in zip(run.goals, best, strict=True)
+    }
     return {SCALARISED_NDCG: found.value, **named}

@@ -11,10 +11,12 @@ from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.guards import LIST_RANKS, Measure, measures_of
 from hyperrec_jax.evaluation.list_metrics import list_metrics, units_of_lists
-from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, centre, scorer_scores
+from hyperrec_jax.evaluation.list_scorer import ListScorer, centre, scorer_scores
+from hyperrec_jax.evaluation.marginal_gain import marginal_gain
 from hyperrec_jax.evaluation.measures import labelled
 from hyperrec_jax.evaluation.outputs import Scores
 from hyperrec_jax.evaluation.paired import Measured, Resampler, Terms, list_terms, row_terms
+from hyperrec_jax.evaluation.varied import varied_rows, with_variety
 from hyperrec_jax.goals.losses import output_slices
 from hyperrec_jax.training.trained import Trained
 
@@ -63,6 +65,7 @@ class Measurer:
         self._store, self._split = store, split
         self._rows = store.split(split)
         self._goals = create_goals(trained.schema)
+        self._varied = varied_rows(trained.schema, self._rows)
         self._scorer = _scorer(trained, store)
         self.known = measures_of(self._goals, lists=self._scorer is not None)
         self._groups = self._rows.groups(0, len(self._rows)) if trained.schema.group else None
@@ -151,22 +154,31 @@ class Measurer:
         """The terms of list metrics, by measure and preference."""
         assert self._scorer is not None
         assert self._groups is not None
-        at = self._scorer.place()
+        at = self._scorer.place(self._scorer.fusion)
         if at == "centre":
             logits = np.broadcast_to(self._central, logits.shape)
-        scored = scorer_scores(self._scorer, logits, preferences, FUSIONS[0], at)
-        goals = sorted({measure.goal for measure in measures})
+        if self._varied:
+            several = zip(logits, preferences, strict=True)
+            scored = np.stack(
+                [
+                    marginal_gain(self._scorer, one.T, weights, self._varied, self._groups, at)
+                    for one, weights in several
+                ]
+            )
+        else:
+            scored = scorer_scores(self._scorer, logits, preferences, self._scorer.fusion, at)
         per_list = list_metrics(
             scored,
-            labels[goals],
+            labels,
             self._groups,
             LIST_RANKS,
             sorted({measure.metric for measure in measures}),
         )
+        per_list = with_variety(per_list, scored, self._groups, LIST_RANKS, self._varied)
         return {
             measure.name: [
                 list_terms(one, per_list.rows if measure.metric == "auc" else None)
-                for one in per_list.values[measure.metric][:, goals.index(measure.goal)]
+                for one in per_list.values[measure.metric][:, measure.goal]
             ]
             for measure in measures
         }

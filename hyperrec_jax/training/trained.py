@@ -23,15 +23,20 @@ from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for, place_of_centre
 from hyperrec_jax.evaluation.list_front import ListFront, Lists, list_front
 from hyperrec_jax.evaluation.list_scorer import (
-    FUSIONS,
-    PLACES,
     At,
     ListScorer,
     centre,
     scorer_scores,
 )
+from hyperrec_jax.evaluation.marginal_gain import (
+    MARGINAL_GAIN,
+    list_fusion,
+    marginal_gain,
+    wanted_fusions,
+)
 from hyperrec_jax.evaluation.outputs import ScoreFn, Scores, make_score_fn, score_split
 from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
+from hyperrec_jax.evaluation.varied import varied_rows
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.preference.grid import evaluation_grid
@@ -190,7 +195,7 @@ class Trained:
         scores: Scores,
         split: str,
         preferences: np.ndarray | None,
-        fusions: Sequence[str] = FUSIONS[:1],
+        fusions: Sequence[str] | None = None,
         *,
         resamples: int = 0,
         scorer: ListScorer | None = None,
@@ -204,7 +209,8 @@ class Trained:
           split: Name of the split.
           preferences: `[preference, goal]`, those of the scores where the model takes one; None for
             the standard grid of 25.
-          fusions: Of `FUSIONS`, `learned` (a head fitted on the validation rows), or `all`: each in
+          fusions: Of `FUSIONS`, `marginal_gain` where variety is a goal, `learned` (a head
+            fitted on the validation rows), or `all`: each in
             both ways of asking the model.
           resamples: Number of bootstrap resamples of whole lists; 0 for none.
           scorer: From `list_scorer`, if it is at hand.
@@ -227,7 +233,8 @@ class Trained:
         # A model that takes no preference gave the same logits for all lists.
         shape = (len(grid), *scores.logits.shape[1:])
         logits: dict[At, np.ndarray] = {"preference": np.broadcast_to(scores.logits, shape)}
-        wanted = _wanted(fusions, scorer, self.network.conditioned)
+        own = list_fusion(self.schema, scorer)
+        wanted = wanted_fusions(fusions or (own,), scorer, self.network.conditioned, own)
         if not self.network.conditioned:
             logits["centre"] = logits["preference"]
         elif any(at == "centre" for _, at in wanted):
@@ -239,7 +246,7 @@ class Trained:
             )
             logits["centre"] = np.broadcast_to(central, shape)
         rows = store.split(split)
-        groups = rows.groups(0, len(rows))
+        groups, varied = rows.groups(0, len(rows)), varied_rows(self.schema, rows)
         fronts: list[ListFront] = []
         fused = None
         for name, at in wanted:
@@ -248,6 +255,13 @@ class Trained:
                 scored = np.stack(
                     [
                         fused.score(values, chosen)
+                        for values, chosen in zip(logits[at], grid, strict=True)
+                    ]
+                )
+            elif name == MARGINAL_GAIN:
+                scored = np.stack(
+                    [
+                        marginal_gain(scorer, values.T, chosen, varied, groups, at)
                         for values, chosen in zip(logits[at], grid, strict=True)
                     ]
                 )
@@ -264,6 +278,7 @@ class Trained:
                     grid,
                     resamples=resamples,
                     keep_scores=keep_scores and not fronts,
+                    varied=varied,
                 )
             )
         return Lists(tuple(fronts)), fused
@@ -274,7 +289,7 @@ class Trained:
         Raises:
           UserError: it does not, or a goal is not binary or has missing labels.
         """
-        other = next((goal for goal in self.schema.goals if goal.kind != "binary"), None)
+        other = next((goal for goal in self.schema.goals if not goal.binary), None)
         if other is not None:
             raise UserError(
                 f"store {store.path}: goal '{other.name}' is of kind {other.kind}, and lists are "
@@ -301,23 +316,6 @@ class Trained:
 
     def _groups(self, rows: Split) -> np.ndarray | None:
         return rows.groups(0, len(rows)) if self.schema.group else None
-
-
-def _wanted(fusions: Sequence[str], scorer: ListScorer, conditioned: bool) -> list[tuple[str, At]]:
-    """Fusions with the preference that the model is asked under, in the order asked for."""
-    wanted: list[tuple[str, At]] = []
-    for name in fusions:
-        if name == "all":
-            for each in FUSIONS:
-                chosen = scorer.place(each)
-                others = [at for at in PLACES if at != chosen] if conditioned else []
-                wanted += [(each, at) for at in (chosen, *others)]
-            wanted.append(("learned", "preference"))
-        elif name == "learned":
-            wanted.append((name, "preference"))
-        else:
-            wanted.append((name, scorer.place(name)))
-    return list(dict.fromkeys(wanted))
 
 
 def load_trained(workdir: Path) -> Trained:

@@ -14,9 +14,9 @@ from hyperrec_jax.evaluation.list_scorer import (
     FUSIONS,
     ListScorer,
     fit_list_scorer,
-    ranks,
     scorer_scores,
 )
+from hyperrec_jax.evaluation.ranks import ranks
 from hyperrec_jax.preference.grid import das_dennis
 from tests.support.conflict import conflicting_lists, sigmoid
 

@@ -9,7 +9,15 @@ from hyperrec_jax.goals import GOALS, Metric, create_goal, goal_options
 
 
 def test_kinds() -> None:
-    assert sorted(GOALS) == ["binary", "count", "fairness", "graded", "regression", "value"]
+    assert sorted(GOALS) == [
+        "binary",
+        "count",
+        "fairness",
+        "graded",
+        "regression",
+        "value",
+        "variety",
+    ]
     for kind, goal_class in GOALS.items():
         assert goal_class.kind == kind
         assert goal_class.__doc__
@@ -34,7 +42,7 @@ def test_options_with_their_defaults() -> None:
             "sorted",
             {},
             "goal 'x': no kind 'sorted'; choose one of binary, count, fairness, graded, "
-            "regression, value",
+            "regression, value, variety",
         ),
         (
             "binary",

@@ -21,7 +21,7 @@ def create(name="pomoe", options=None, **sizes):
 def test_all_models_are_there():
     assert set(model_names()) >= {
         "singletask", "sharedbottom", "omoe", "mmoe", "ple", "aitm", "metaheac", "pomoe",
-        "esmm", "film", "phn", "cosmos",
+        "esmm", "film", "phn", "cosmos", "two_tower",
     }  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def test_defaults_are_those_of_the_originals():
         "ple": {"num_shared_experts": 4, "num_task_experts": 4},
         "metaheac": {"num_experts": 8, "num_critics": 5, "inner_learning_rate": 2e-4},
         "film": {"norm": "pooled"},
+        "two_tower": {"norm": "pooled"},
         "pomoe": {"num_experts": 6, "code_widths": (64, 256, 64), "norm": "pooled"},
     }
     for name in model_names():

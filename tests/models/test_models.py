@@ -20,7 +20,7 @@ SMALL = {
     "tower_widths": (5,),
     "layout": "batched",
 }
-CONDITIONED = {"cosmos", "film", "phn", "pomoe"}
+CONDITIONED = {"cosmos", "film", "phn", "pomoe", "two_tower"}
 VARIANTS = [
     model_options("original"),
     {"gate": "preference", "gate_scope": "per_task", "gate_anchors": False, "norm": "batch"},
@@ -118,7 +118,7 @@ def test_forms_of_a_preference(name, tasks, options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, {}) for name in ("cosmos", "esmm", "film", "phn", "pomoe")]
+    [(name, {}) for name in ("cosmos", "esmm", "film", "phn", "pomoe", "two_tower")]
     + [("pomoe", variant) for variant in VARIANTS],
     ids=str,
 )

@@ -16,7 +16,8 @@ from hyperrec_jax.commands import predict as predict_command
 from hyperrec_jax.commands import rank as rank_command
 from hyperrec_jax.data.schema import GoalField
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer, ranks
+from hyperrec_jax.evaluation.list_scorer import FUSIONS, ListScorer
+from hyperrec_jax.evaluation.ranks import ranks
 from hyperrec_jax.preference.expected_gain import structured_score
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.http import create_app

@@ -210,7 +210,8 @@ def parse_description(path: Path, values: dict[Any, Any]) -> Description:
     columns += [name for time in description.times for name in (time, *derived_names(time))]
     if not columns:
         raise UserError(f"{path}: at least one categorical or numerical column is needed")
-    columns += [goal.column for goal in description.goals]
+    # A goal of whole lists takes its labels from the column of another goal.
+    columns += [goal.column for goal in description.goals if goal.field.kind != "variety"]
     columns += [description.weight] if description.weight else []
     repeated = {name for name in columns if columns.count(name) > 1}
     group = description.group

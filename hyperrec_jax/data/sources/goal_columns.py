@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from hyperrec_jax.data.chunk import Chunk
 from hyperrec_jax.data.labels import create_goals, hide_outside
-from hyperrec_jax.data.schema import GoalField, Schema
+from hyperrec_jax.data.schema import BINARY_KINDS, GoalField, Schema
 from hyperrec_jax.data.text import fits, to_numbers
 from hyperrec_jax.errors import UserError, suggestion
 from hyperrec_jax.goals import GOALS, RowGoal, create_goal
@@ -21,7 +21,7 @@ _NO = ("0", "no", "n", "false", "f")
 _YES = ("1", "yes", "y", "true", "t")
 _LABELS = dict.fromkeys(_NO, 0) | dict.fromkeys(_YES, 1)
 _MISSING, _UNKNOWN = 2, 3
-_OF_TEXT = ("binary", "fairness")
+_OF_TEXT = (*BINARY_KINDS, "fairness")
 _NOT_A_LABEL = "is not a label; labels are 0 and 1, no and yes, n and y, false and true, or f and t"
 _GAPS = "; where labels may be missing, name the column under goals: in place of labels:"
 
@@ -159,7 +159,7 @@ def read_labels(chunk: Chunk, columns: Sequence[GoalColumn]) -> np.ndarray:
     fields = tuple(column.field for column in columns)
     goals = create_goals(Schema("", (), (), tuple(f.name for f in fields), goals=fields))
     read = [
-        _binary(chunk, column) if column.field.kind in _OF_TEXT else _numbers(chunk, column, goal)
+        _binary(chunk, column) if column.type == pa.string() else _numbers(chunk, column, goal)
         for column, goal in zip(columns, goals, strict=True)
     ]
     return hide_outside(np.stack(read, axis=1), fields).astype(np.float32)

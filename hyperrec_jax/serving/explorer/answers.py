@@ -20,8 +20,11 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
 from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.list_front import Lists, list_front
-from hyperrec_jax.evaluation.list_scorer import NDCG_RANKS, ListScorer, centre, ranks
+from hyperrec_jax.evaluation.list_scorer import NDCG_RANKS, ListScorer, centre
+from hyperrec_jax.evaluation.marginal_gain import list_fusion, marginal_gain
 from hyperrec_jax.evaluation.outputs import Scores
+from hyperrec_jax.evaluation.ranks import ranks
+from hyperrec_jax.evaluation.varied import varied_of
 from hyperrec_jax.goals import RowGoal
 from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.fairness import Fairness
@@ -82,6 +85,7 @@ class Explorer:
             raise UserError(f"{store.path}: the {split} split has no rows")
         schema = trained.schema
         self.tasks, self.goals = schema.tasks, create_goals(schema)
+        self._schema = schema
         self._batch, groups = _sample(source, min(rows, len(source)), bool(schema.group))
         self._groups = groups
         neighbours = np.arange(len(self._batch["labels"])) // LIST_ROWS
@@ -186,8 +190,8 @@ class Explorer:
         return Lists(
             (
                 list_front(
-                    "expected_gain",
-                    self._scorer.place(),
+                    list_fusion(self._schema, self._scorer),
+                    self._scorer.place(self._scorer.fusion),
                     self.tasks,
                     self._batch["labels"].T,
                     np.stack(scores),
@@ -196,6 +200,7 @@ class Explorer:
                     k=NDCG_RANKS,
                     resamples=resamples,
                     keep_scores=bool(resamples),
+                    varied=varied_of(self._schema, self._batch["categorical"]),
                 ),
             )
         )
@@ -241,8 +246,11 @@ class Explorer:
         scorer: ListScorer | None = self._scorer
         if scorer is None:
             return order_scores(self.goals, outputs) @ preference.astype(np.float32)
-        asked = self._equal[rows] if scorer.place() == "centre" else outputs
-        return scorer.score(asked, preference)
+        asked = self._equal[rows] if scorer.place(scorer.fusion) == "centre" else outputs
+        if varied := varied_of(self._schema, self._batch["categorical"][rows]):
+            groups = None if self._groups is None else self._groups[rows]
+            return marginal_gain(scorer, asked, preference, varied, groups)
+        return scorer.score(asked, preference, scorer.fusion)
 
 
 def order_scores(goals: Sequence[RowGoal], outputs: np.ndarray) -> np.ndarray:
