@@ -76,6 +76,8 @@ class TwoTower(MultiTaskModel):
         several = items.reshape(len(items), *(1,) * (vectors.ndim - 3), *items.shape[1:])
         products = jnp.moveaxis((vectors * several).sum(axis=-1), 0, -1)
         logits = products / np.sqrt(self.vector_width) + self.bias
+        if preference.ndim > logits.ndim:  # users' vectors that no preference changes
+            logits = jnp.broadcast_to(logits, (*preference.shape[:-2], *logits.shape))
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def user_inputs(self, batch: Batch) -> Array:

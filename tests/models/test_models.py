@@ -80,6 +80,7 @@ def make_preferences(tasks):
 
 
 CASES = [(name, 3, {}) for name in model_names()] + [("pomoe", 1, {}), ("aitm", 1, {})]
+CASES += [("two_tower", 2, {"user_adapter": "none", "item_vectors_of": "each_goal"})]
 CASES += [("pomoe", 2, variant) for variant in VARIANTS]
 
 
