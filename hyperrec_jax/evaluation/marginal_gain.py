@@ -65,7 +65,7 @@ def of_rows(fusion: str) -> str:
 def wanted_fusions(
     fusions: Sequence[str], scorer: ListScorer, conditioned: bool, own: str
 ) -> list[tuple[str, At]]:
-    """Ways to order lists with the preference that the model is asked under, in the order asked for.
+    """Ways to order lists, each with the preference that the model is asked under, in order.
 
     Args:
       fusions: Names, `learned`, or `all`: each of `FUSIONS` in both ways of asking the model.
