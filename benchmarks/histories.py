@@ -48,7 +48,7 @@ def write_log(rows: int, pooling: str, folder: Path) -> Store:
     frame = pl.DataFrame(
         {
             "item": random.integers(0, ITEMS, rows),
-            "user": random.integers(0, ITEMS, rows),
+            "user": random.integers(0, 1_000, rows),
             "price": random.normal(size=rows),
             "history": pl.Series(values.reshape(rows, LENGTH)).arr.to_list(),
             "tags": [random.integers(0, TAGS, count).tolist() for count in counts],
