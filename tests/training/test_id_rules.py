@@ -53,11 +53,8 @@ def test_a_model_of_rare_and_hashed_ids(tmp_path):
     assert np.ptp(of_rare, axis=(0, 1)).min() > 0
     front = model.evaluate(fresh)
     assert front.rows == 400
-    model.export(tmp_path / "exported")
-    exported = hyperrec_jax.load(tmp_path / "exported")
-    np.testing.assert_allclose(exported.predict(fresh), predicted, atol=1e-5)
     records = fresh.to_dict("records")
-    np.testing.assert_allclose(exported.predict(records), predicted, atol=1e-5)
+    np.testing.assert_allclose(model.predict(records), predicted, atol=1e-6)
     # Newer data, on which the first state scores as the old model does.
     newer = hyperrec_jax.prepare(_log(9000), tmp_path / "newer", **FIELDS)
     run = resolve(
