@@ -1,7 +1,9 @@
 """Variety as a goal, from the description to the server: one order, whoever is asked."""
 
+import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +17,11 @@ from hyperrec_jax.data.prepare import prepare_store
 from hyperrec_jax.data.sources.csv_files import csv_source
 from hyperrec_jax.evaluation.list_goals import coverage, top_rows
 from hyperrec_jax.evaluation.varied import variety_rates
+from hyperrec_jax.preference import list_goals as soft
+from hyperrec_jax.preference.expected_gain import structured_score
 from hyperrec_jax.serving.export import export
 from hyperrec_jax.serving.http import create_app
+from hyperrec_jax.training.list_loss import TEMPERATURE, ranking_loss
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config, write_own_data
 
@@ -60,6 +65,33 @@ def test_scales_and_selection_are_those_of_the_goal(model):
     assert model.list_scorer().scales[1] == pytest.approx(rates[1])
     assert 0.2 < rates[1] < 1
     np.testing.assert_array_equal(run.lists.of_rows, [1, 0])
+
+
+def test_training_charges_what_lists_fall_short(model):
+    run = resolve(model.config, model.schema, model.store.split("train"))
+    lists = run.lists
+    batch = {name: jnp.asarray(column[0]) for name, column in lists.reader.read(0, 1).items()}
+    generator = np.random.default_rng(0)
+    shape = (len(batch["labels"]), 2)
+    logits = jnp.asarray(generator.normal(size=shape), jnp.float32)
+    preferences = jnp.asarray(generator.dirichlet([1, 1], lists.reader.lists_per_batch))
+    of_row = jnp.take(preferences, batch["list_index"], axis=0, mode="clip")
+    gains = batch["labels"].astype(jnp.float32)
+
+    def loss(weight):
+        weighted = dataclasses.replace(lists, variety_weight=weight)
+        return ranking_loss(weighted, logits, gains, of_row, preferences, batch)
+
+    real = np.flatnonzero(batch["mask"])
+    scores = structured_score(logits, of_row, jnp.asarray(lists.scales))
+    short = []
+    for one in np.unique(batch["list_index"][real]):
+        rows = real[batch["list_index"][real] == one]
+        countries = batch["categorical"][rows, 0][None]
+        mask = jnp.ones((1, len(rows)), bool)
+        value = soft.coverage(scores[rows][None], countries, mask, k=3, temperature=TEMPERATURE)
+        short.append(preferences[one, 1] * (1 - value[0]))
+    assert loss(2.0) - loss(0.0) == pytest.approx(2 * np.mean(short), rel=1e-3)
 
 
 def test_weight_on_variety_brings_every_country_to_the_top(model, rows):
