@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import inspect
+import json
 import re
 import runpy
 from pathlib import Path
@@ -129,6 +130,22 @@ def test_commands_exist_and_take_the_options(page: str) -> None:
 def test_python_blocks_compile(page: str) -> None:
     for code in fenced(page, "python"):
         compile(code, page, "exec")
+
+
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_were_executed_to_their_end(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        compile("".join(cell["source"]), path.name, "exec")
+        assert all(output["output_type"] != "error" for output in cell["outputs"])
+    for cell in cells:
+        for link in LINK.findall("".join(cell["source"])):
+            assert re.match(r"\w+:", link) or (path.parent / link).exists(), link
 
 
 def test_the_configuration_page_is_current() -> None:
