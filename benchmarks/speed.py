@@ -216,9 +216,10 @@ class Bench:
         return self._opened[name]
 
     def close(self) -> dict[str, int]:
-        """Ends all systems; the peak memory of each, in bytes."""
+        """Ends all systems' processes; the peak memory of each system, in bytes."""
         peaks = {name: runner.close() for name, runner in self._opened.items()}
-        self._opened.clear()
+        if self.settings.processes:  # else all share a memory, and the next part may use them
+            self._opened.clear()
         return peaks
 
 

@@ -21,11 +21,11 @@ Config = dict[str, Any]
 """A nested dictionary with the sections of `config/defaults.py`."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """The parts of a run; `config.resolve` makes it, everything else reads it.
 
-    A variation is `dataclasses.replace(run, sampler=...)`.
+    A variation is `dataclasses.replace(run, sampler=...)`. A run equals itself alone.
 
     Attributes:
       config: The config with all defaults written out, so that no later default changes the run.

@@ -6,6 +6,7 @@ take is known beforehand. A binary goal has one output, its logit.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,18 @@ def make_score_fn(model: MultiTaskModel) -> ScoreFn:
     """Compiles `score(variables, batch, preferences [preference, goal]) -> outputs [preference,
     output, batch]`.
 
-    A model that ignores the preference gives the outputs of one.
+    A model that ignores the preference gives the outputs of one. Equal models share one function,
+    so that what validation has traced is not traced again for an evaluation.
     """
+    try:
+        hash(model)
+    except TypeError:  # a model of the user's own with a field that has no hash
+        return _score_fn.__wrapped__(model)
+    return _score_fn(model)
+
+
+@functools.lru_cache(maxsize=8)
+def _score_fn(model: MultiTaskModel) -> ScoreFn:
 
     def score(variables: Any, batch: dict[str, jax.Array], preferences: jax.Array) -> jax.Array:
         features = encode(model, variables, batch)

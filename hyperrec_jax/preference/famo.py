@@ -1,6 +1,6 @@
 """FAMO: weights of the goals that follow how fast the loss of each falls."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class FamoState(NamedTuple):
     logits: Array
     log_losses: Array
     steps: Array
-    optimizer: Any
+    optimizer: optax.OptState
 
 
 @register("famo")

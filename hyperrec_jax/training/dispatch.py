@@ -53,6 +53,9 @@ def make_dispatch(step: Step, shardings: Any = None) -> Callable[..., Any]:
         compile anew for a placement that the compiler chose.
     """
 
+    # Its shapes are asked for and then it is used: JAX keeps the first trace for the second.
+    traced_once = jax.jit(step, inline=True)
+
     def dispatch(
         state: TrainState, batches: Batch, count: jax.Array | int | None = None
     ) -> tuple[TrainState, StepMetrics]:
@@ -66,11 +69,11 @@ def make_dispatch(step: Step, shardings: Any = None) -> Callable[..., Any]:
             index: jax.Array, carry: tuple[TrainState, StepMetrics]
         ) -> tuple[TrainState, StepMetrics]:
             state, kept = carry
-            state, metrics = step(state, batch(index))
+            state, metrics = traced_once(state, batch(index))
             return state, jax.tree.map(lambda all_, one: all_.at[index].set(one), kept, metrics)
 
         length = len(jax.tree.leaves(batches)[0])
-        shapes = jax.eval_shape(step, state, batch(0))[1]
+        shapes = jax.eval_shape(traced_once, state, batch(0))[1]
         empty = jax.tree.map(lambda one: jnp.zeros((length, *one.shape), one.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, empty))
 

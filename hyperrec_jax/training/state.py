@@ -1,6 +1,7 @@
 """The state of a run: one pytree, all that a step reads and writes."""
 
-from typing import Any
+import functools
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,10 @@ from hyperrec_jax.parallel import mesh as sharding
 Batch = dict[str, jax.Array]
 """`categorical` int `[row, field]`, `numerical` float `[row, number]`, `labels` `[row, goal]`, and
 where there are such fields `multivalued` int `[row, id]` and `vectors` float `[row, number]`."""
+
+
+ArrayTree: TypeAlias = optax.Params
+"""Arrays in dictionaries and tuples."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -36,12 +41,12 @@ class TrainState(struct.PyTreeNode):
 
     step: jax.Array
     params: optax.Params
-    batch_stats: Any
+    batch_stats: ArrayTree
     opt_state: optax.OptState
-    normaliser: Any
-    objective: Any
+    normaliser: ArrayTree
+    objective: ArrayTree
     skipped: jax.Array
-    average: Any = struct.field(default_factory=dict)
+    average: ArrayTree = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -80,6 +85,7 @@ def init_state(run: Run) -> TrainState:
     )
 
 
+@functools.lru_cache(maxsize=4)  # several parts of a start ask for it, and it traces the model
 def state_template(run: Run) -> TrainState:
     """Shapes and shardings of the state, without making it."""
     return sharding.template(lambda: init_state(run), run.mesh)

@@ -12,7 +12,7 @@ unknown one (`unknown_ids.py`). `dispatch.py` puts them together.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import optax
 
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.goals.losses import batch_losses, row_losses
-from hyperrec_jax.training.state import Batch, TrainState
+from hyperrec_jax.training.state import ArrayTree, Batch, TrainState
 
 KEPT_PREFERENCES = 16
 """Number of preferences of a batch that the metrics of a step keep."""
@@ -53,7 +53,7 @@ class Forward(NamedTuple):
 
     losses: jax.Array
     preferences: jax.Array
-    batch_stats: Any
+    batch_stats: ArrayTree
 
 
 BatchLoss = Callable[[Run, optax.Params, TrainState, Batch, jax.Array], tuple[jax.Array, Forward]]
@@ -73,12 +73,12 @@ def draw_preferences(run: Run, key: jax.Array, state: TrainState, batch: Batch) 
 def goal_losses(
     run: Run,
     params: optax.Params,
-    batch_stats: Any,
+    batch_stats: ArrayTree,
     batch: Batch,
     preferences: jax.Array,
     key: jax.Array,
-    perturbations: Any = None,
-) -> tuple[jax.Array, Any]:
+    perturbations: ArrayTree | None = None,
+) -> tuple[jax.Array, ArrayTree]:
     """The loss of each goal under each preference, `[preference, goal]`.
 
     Args:

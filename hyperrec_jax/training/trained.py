@@ -64,7 +64,7 @@ class Trained:
     config: Config
     schema: Schema
     network: MultiTaskModel
-    variables: Any
+    variables: dict[str, Any]
     mesh: Mesh
     progress: Progress
     folder: Path

@@ -61,6 +61,25 @@ def command(environment):
     return run
 
 
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """Runs a command in this process, which has loaded JAX; returns what it wrote."""
+    monkeypatch.chdir(ROOT)
+
+    def run(name, *arguments, code=0):
+        main = importlib.import_module(f"hyperrec_jax.commands.{name}").main
+        capfd.readouterr()
+        if code:
+            with pytest.raises(SystemExit) as end, one_line_errors():
+                main([*map(str, arguments)])
+            assert end.value.code == code
+        else:
+            main([*map(str, arguments)])
+        return capfd.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def prepared(command, tmp_path_factory):
     """A store that the command made of a CSV log."""
@@ -85,9 +104,9 @@ def trained(command, environment, prepared, tmp_path_factory):
     return folder
 
 
-def _train(store, folder):
+def _train(store, folder, name="train.py"):
     arguments = ["--config", "configs/own_data.py", f"--config.data.store={store}"]
-    return ["train.py", *arguments, *TINY, "--workdir", folder]
+    return [name, *arguments, *TINY, "--workdir", folder]
 
 
 def test_evaluate_writes_the_front(command, trained):
@@ -127,7 +146,7 @@ def test_evaluate_writes_the_front(command, trained):
     assert page.index("NDCG@10 of buy") < page.index("The predictions: ")  # in the verdict, too
 
 
-def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
+def test_evaluate_learns_a_list_and_compares_runs(here, trained, tmp_path):
     options = [
         "--grid",
         3,
@@ -136,7 +155,7 @@ def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
         "--output",
         tmp_path,
     ]
-    output = command("evaluate.py", "--workdir", trained, *options).stdout
+    output = here("evaluate", "--workdir", trained, *options).out
     assert "that of the best other model: click " in output
     front = json.loads((tmp_path / "front.json").read_text())
     assert [row["model"] for row in front["against"]["models"]] == ["this model", str(trained)]
@@ -144,19 +163,19 @@ def test_evaluate_learns_a_list_and_compares_runs(command, trained, tmp_path):
     assert fused.score(np.zeros((2, 4)), [0.5, 0.5]).shape == (4,)
     assert len((tmp_path / "lists.csv").read_text().splitlines()) == 7
     assert [one["fusion"] for one in front["lists"]["fusions"]] == ["learned", "product"]
-    refused = command("evaluate.py", "--workdir", trained, "--ranking=weights", code=2)
-    assert "learned, all and none; what it named is log_odds now" in refused.stderr
-    refused = command("evaluate.py", "--workdir", trained, "--resamples=1", code=2)
-    assert "at least 2" in refused.stderr
+    refused = here("evaluate", "--workdir", trained, "--ranking=weights", code=2)
+    assert "learned, all and none; what it named is log_odds now" in refused.err
+    refused = here("evaluate", "--workdir", trained, "--resamples=1", code=2)
+    assert "at least 2" in refused.err
 
 
-def test_evaluate_takes_preferences_from_the_command_line_and_a_file(command, trained, tmp_path):
+def test_evaluate_takes_preferences_from_the_command_line_and_a_file(here, trained, tmp_path):
     path = tmp_path / "preferences.csv"
     path.write_text("3,1\n0,1\n")
     for index, value in enumerate(["3,1;0,1", path]):
         output = tmp_path / str(index)
         arguments = ["--preferences", value, "--split", "validation", "--output", output]
-        command("evaluate.py", "--workdir", trained, *arguments)
+        here("evaluate", "--workdir", trained, *arguments)
     one, other = (json.loads((tmp_path / i / "front.json").read_text()) for i in "01")
     assert one == other
     assert one["preferences"][0]["preference/click"] == 0.75
@@ -172,9 +191,9 @@ def test_scores_of_a_file_and_nothing_else_is_said(command, trained, prepared, t
     assert target.read_text().startswith('"session","click","buy","score"\n')
 
 
-def test_training_again_does_nothing_more(command, trained, prepared):
+def test_training_again_does_nothing_more(here, trained, prepared):
     before = (trained / "metrics.jsonl").read_text()
-    command(*_train(prepared, trained), "--config.train.epochs=3")
+    here(*_train(prepared, trained, "train"), "--config.train.epochs=3")
     assert (trained / "metrics.jsonl").read_text() == before
 
 
@@ -203,9 +222,8 @@ def test_training_again_does_nothing_more(command, trained, prepared):
         (["-m", "hyperrec_jax", "prepare", "synthetic", "--output", "/proc/x"], "/proc/x"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(trained, prepared, monkeypatch, capfd, arguments, message):
+def test_a_mistake_is_told_in_one_line(here, trained, prepared, arguments, message):
     """As `exit_on_user_error` of a process tells it, which the next test starts."""
-    monkeypatch.chdir(ROOT)
     filled = []
     for argument in arguments:
         filled += (
@@ -216,11 +234,7 @@ def test_a_mistake_is_told_in_one_line(trained, prepared, monkeypatch, capfd, ar
     name, *options = map(str, filled)
     if name == "-m":
         _, name, *options = options
-    main = importlib.import_module(f"hyperrec_jax.commands.{name.removesuffix('.py')}").main
-    with pytest.raises(SystemExit) as end, one_line_errors():
-        main(options)
-    assert end.value.code == 2
-    told = capfd.readouterr().err.splitlines()
+    told = here(name.removesuffix(".py"), *options, code=2).err.splitlines()
     (line,) = (line for line in told if line.startswith("error: "))
     assert message in line
 
@@ -241,17 +255,17 @@ def test_a_process_tells_a_mistake_in_one_line(command, trained, arguments, mess
 
 
 def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
-    command, environment, prepared, tmp_path
+    here, command, environment, prepared, tmp_path
 ):
     """Ctrl-C, SIGTERM, then SIGKILL during a save, against a run that nothing disturbed."""
     options = [
-        "--config.train.epochs=6",
+        "--config.train.epochs=4",
         "--config.train.patience=0",
-        "--config.train.batch_size=16",
+        "--config.train.batch_size=32",
         "--config.train.checkpoint_every=24",
     ]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    command(*_train(prepared, whole), *options)
+    here(*_train(prepared, whole, "train"), *options)
 
     def start_and_signal(step, number):
         arguments = [sys.executable, *map(str, _train(prepared, stopped)), *options]
@@ -275,12 +289,12 @@ def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
     def half_a_checkpoint():
         return list(stopped.glob("*/*.orbax-checkpoint-tmp"))
 
-    for step, number, code in ((40, signal.SIGINT, 130), (100, signal.SIGTERM, 75)):
+    for step, number, code in ((20, signal.SIGINT, 130), (60, signal.SIGTERM, 75)):
         assert start_and_signal(step, number) == code
         *progress, last = (tmp_path / "stderr").read_text().splitlines()
         assert re.fullmatch(r"stopped at step \d+, the state is saved; run .* to go on", last)
-        assert all(re.match(r"epoch \d+/6: |$", line) for line in progress), progress
-    assert start_and_signal(300, signal.SIGKILL) == -signal.SIGKILL
+        assert all(re.match(r"epoch \d+/4: |$", line) for line in progress), progress
+    assert start_and_signal(120, signal.SIGKILL) == -signal.SIGKILL
     assert half_a_checkpoint()
     command(*_train(prepared, stopped), *options)
     one, other = (_final_state(folder, prepared) for folder in (whole, stopped))
@@ -297,16 +311,16 @@ def _final_state(folder, store):
     return restored[0]
 
 
-def test_the_aliexpress_sample_goes_all_the_way(command, real_data_dir, tmp_path):
+def test_the_aliexpress_sample_goes_all_the_way(here, caplog, real_data_dir, tmp_path):
     """The README's words; one class only in the validation labels, so that AUC is undefined."""
     store, run = tmp_path / "store", tmp_path / "run"
     source = ["aliexpress", "--country", "us", "--input", real_data_dir / "aliexpress_sample"]
-    command("-m", "hyperrec_jax", "prepare", *source, "--output", store)
+    here("prepare", *source, "--output", store)
     config = ["--config", "configs/aliexpress_us.py", f"--config.data.store={store}"]
     small = [*TINY, "--config.train.epochs=2"]
-    result = command("train.py", *config, *small, "--workdir", run)
-    assert "one class only" in result.stderr
-    output = command("evaluate.py", "--workdir", run, "--grid", 3).stdout
+    here("train", *config, *small, "--workdir", run)
+    assert "one class only" in caplog.text
+    output = here("evaluate", "--workdir", run, "--grid", 3).out
     assert "20 rows" in output
     front = json.loads(Path(run / "evaluation" / "test" / "front.json").read_text())
     assert front["positives"] == [10, 2]

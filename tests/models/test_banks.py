@@ -6,12 +6,13 @@ import pytest
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.models.banks import Bank, Linear
+from tests.support.compiled import compiled
 from tests.support.features import ROWS, embed, init_params, make_batch
 
 
 def test_linear_is_initialised_as_in_torch():
-    params = Linear(300).init(jax.random.key(0), jnp.zeros((1, 25)))["params"]
-    for values in params.values():
+    params = compiled(Linear(300).init, jax.random.key(0), jnp.zeros((1, 25)))["params"]
+    for values in map(np.asarray, params.values()):
         assert np.abs(values).max() <= 0.2
         assert np.std(values) == pytest.approx(0.2 / np.sqrt(3), rel=0.1)
 
@@ -59,8 +60,8 @@ def test_bank_is_a_vmapped_expert():
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_loop_and_batched_layout_are_equal(apart):
-    x = embed(make_batch(), init_params(), "always")
-    inputs = (x, embed(make_batch(seed=1), init_params(), "always")) if apart else x
+    x, other = (compiled(embed, make_batch(seed=seed), init_params(), "always") for seed in (0, 1))
+    inputs = (x, other) if apart else x
     options = {"copies": 2, "widths": (8, 5), "outputs": 3, "dropout": 0.3}
     init = jax.jit(Bank(layout="batched", **options).init, static_argnums=2)
     variables = init(jax.random.key(1), inputs, False)
@@ -90,18 +91,18 @@ def test_loop_and_batched_layout_are_equal(apart):
 
 
 def test_bank_keeps_its_statistics_out_of_evaluation():
-    x = jax.random.normal(jax.random.key(0), (10, 4))
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     bank = Bank(copies=2, widths=(8,))
-    variables = bank.init(jax.random.key(1), x, True)
+    variables = compiled(bank.init, jax.random.key(1), x, True)
     np.testing.assert_array_equal(variables["batch_stats"]["layer_0"]["mean"], 0)
-    _, updates = bank.apply(variables, x, False, mutable=["batch_stats"])
+    _, updates = compiled(bank.apply, variables, x, False, mutable=["batch_stats"])
     np.testing.assert_array_equal(updates["batch_stats"]["layer_0"]["mean"], 0)
-    _, updates = bank.apply(variables, x, True, mutable=["batch_stats"])
+    _, updates = compiled(bank.apply, variables, x, True, mutable=["batch_stats"])
     assert np.all(updates["batch_stats"]["layer_0"]["mean"] != 0)
 
 
 def test_batch_norm_cannot_train_on_one_row():
     bank = Bank(copies=1, widths=(2,))
-    variables = bank.init(jax.random.key(0), jnp.ones((1, 3)), False)
+    variables = compiled(bank.init, jax.random.key(0), jnp.ones((1, 3)), False)
     with pytest.raises(UserError, match="batch of one row"):
         bank.apply(variables, jnp.ones((1, 3)), True, mutable=["batch_stats"])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hyperrec_jax.models.banks import Bank
 from hyperrec_jax.models.features import FeatureEmbedding, Joined
+from tests.support.compiled import compiled
 from tests.support.features import DIM, NUMERICAL, ROWS, SIZES, embed, init_params, make_batch
 
 
@@ -72,40 +73,49 @@ def test_folded_and_plain_path_have_equal_parameters_and_gradients():
 def test_auto_folds_small_fields_of_large_batches():
     params = init_params()
     large, single = make_batch(rows=4000), make_batch(rows=1)
-    assert embed(large, params, "auto").folded == (True, False, True, True)
-    assert embed(single, params, "auto").folded == (False, False, False, False)
-    assert embed(single, params, "always").folded == (True,) * 4
+
+    def folded(batch, fold):
+        return jax.eval_shape(lambda: embed(batch, params, fold)).folded
+
+    assert folded(large, "auto") == (True, False, True, True)
+    assert folded(single, "auto") == (False, False, False, False)
+    assert folded(single, "always") == (True,) * 4
 
 
 def test_features_times_stacked_kernels():
-    x = embed(make_batch(), init_params(), "always")
+    x = compiled(embed, make_batch(), init_params(), "always")
     kernels = jax.random.normal(jax.random.key(1), (3, 2, 4 * DIM, 5))
-    product = x @ kernels
+    product, expected = compiled(lambda x: (x @ kernels, x.concatenate() @ kernels), x)
     assert product.shape == (3, 2, ROWS, 5)
-    np.testing.assert_allclose(product, x.concatenate() @ kernels, atol=1e-5)
+    np.testing.assert_allclose(product, expected, atol=1e-5)
 
 
 def test_joined_is_a_lazy_concatenation():
-    x = embed(make_batch(), init_params(), "always")
-    narrow = jax.random.normal(jax.random.key(1), (3, 1, 2))
-    kernel = jax.random.normal(jax.random.key(2), (4 * DIM + 2, 5))
-    joined = Joined((x, narrow))
-    assert joined.shape == (3, ROWS, 4 * DIM + 2)
-    wide = [jnp.broadcast_to(part, (3, ROWS, part.shape[-1])) for part in (x.concatenate(), narrow)]
-    expected = jnp.concatenate(wide, -1) @ kernel
-    np.testing.assert_allclose(joined @ kernel, expected, atol=1e-5)
+    x = compiled(embed, make_batch(), init_params(), "always")
+    narrow = np.random.default_rng(1).normal(size=(3, 1, 2)).astype(np.float32)
+    kernel = np.random.default_rng(2).normal(size=(4 * DIM + 2, 5)).astype(np.float32)
+
+    @jax.jit
+    def both(x, narrow, kernel):
+        joined = Joined((x, narrow))
+        assert joined.shape == (3, ROWS, 4 * DIM + 2)
+        parts = (x.concatenate(), narrow)
+        wide = [jnp.broadcast_to(part, (3, ROWS, part.shape[-1])) for part in parts]
+        return joined @ kernel, jnp.concatenate(wide, -1) @ kernel
+
+    np.testing.assert_allclose(*both(x, narrow, kernel), atol=1e-5)
 
 
 def test_bfloat16_computes_narrow_and_keeps_parameters_wide():
     batch = make_batch()
     embedding = FeatureEmbedding(SIZES, NUMERICAL, DIM, "always", "bfloat16")
-    wide = embed(batch, init_params(), "always")
-    narrow = embedding.apply({"params": init_params()}, batch)
+    wide = compiled(embed, batch, init_params(), "always")
+    narrow = compiled(embedding.apply, {"params": init_params()}, batch)
     assert narrow.dtype == jnp.bfloat16
     bank = Bank(copies=2, widths=(8,), dtype="bfloat16")
-    variables = bank.init(jax.random.key(1), narrow, False)
+    variables = compiled(bank.init, jax.random.key(1), narrow, False)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    outputs = bank.apply(variables, narrow, False)
+    outputs = compiled(bank.apply, variables, narrow, False)
     assert outputs.dtype == jnp.bfloat16
-    expected = Bank(copies=2, widths=(8,)).apply(variables, wide, False)
+    expected = compiled(Bank(copies=2, widths=(8,)).apply, variables, wide, False)
     np.testing.assert_allclose(outputs.astype(jnp.float32), expected, atol=0.05)

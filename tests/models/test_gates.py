@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from hyperrec_jax.models.features import FeatureEmbedding
 from hyperrec_jax.models.gates import GATES, activation, top_k_softmax
@@ -35,13 +36,20 @@ def test_mix_is_a_weighted_sum_with_its_gradient(lead, shared):
 
 def test_activations():
     logits = jnp.array([[-1.0, 2.0, 0.5, 1.0]])
-    np.testing.assert_allclose(activation("relu", 1)(logits), [[0, 2, 0.5, 1]])
-    np.testing.assert_allclose(activation("softmax", 1)(logits), jax.nn.softmax(logits))
-    weights = top_k_softmax(logits, 2)
-    np.testing.assert_allclose(weights[0, [0, 2]], 0)
-    np.testing.assert_allclose(weights[0, [1, 3]], jax.nn.softmax(logits[0, [1, 3]]), rtol=1e-6)
-    np.testing.assert_allclose(top_k_softmax(logits, 4), jax.nn.softmax(logits), rtol=1e-6)
-    gradient = jax.jit(jax.grad(lambda x: (top_k_softmax(x, 2) ** 2).sum()))(logits)
+
+    @jax.jit
+    def every(logits):
+        each = [activation(name, 1)(logits) for name in ("relu", "softmax")]
+        each += [top_k_softmax(logits, k) for k in (2, 4)]
+        return each, jax.grad(lambda x: (top_k_softmax(x, 2) ** 2).sum())(logits)
+
+    (rectified, soft, two, all_four), gradient = every(logits)
+    np.testing.assert_allclose(rectified, [[0, 2, 0.5, 1]])
+    np.testing.assert_allclose(soft, scipy.special.softmax(logits, -1), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(two)[0, [0, 2]], 0)
+    expected = scipy.special.softmax(np.asarray(logits)[0, [1, 3]])
+    np.testing.assert_allclose(np.asarray(two)[0, [1, 3]], expected, rtol=1e-6)
+    np.testing.assert_allclose(all_four, soft, rtol=1e-6)
     assert np.all(np.isfinite(gradient))
 
 
@@ -65,6 +73,7 @@ def test_gate_gives_every_form_of_preference_the_same_logits(kind):
     def logits(code):
         return gate.apply(variables, x, experts, code, False)
 
+    codes = np.asarray(codes)
     single = np.stack([np.broadcast_to(logits(code[None]), (ROWS, EXPERTS)) for code in codes])
     assert np.abs(single[0] - single[1]).max() > 1e-2
     preferences = logits(codes[:, None])

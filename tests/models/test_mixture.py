@@ -8,6 +8,7 @@ import pytest
 from hyperrec_jax.models.banks import Bank
 from hyperrec_jax.models.gates import FLOOR, POWER, Anchors
 from hyperrec_jax.models.mixture import Mixture
+from tests.support.compiled import compiled
 
 ROWS, EXPERTS, WIDTH, OUT = 6, 3, 5, 4
 
@@ -43,11 +44,17 @@ def test_experts_may_depend_on_the_preference():
     keys = jax.random.split(jax.random.key(0), 2)
     weights = jax.random.uniform(keys[0], (2, 1, EXPERTS))
     experts = jax.random.normal(keys[1], (EXPERTS, 2, ROWS, WIDTH))
-    mixture = Mixture(weights, experts)
-    assert mixture.shape == (2, ROWS, WIDTH)
+    assert Mixture(weights, experts).shape == (2, ROWS, WIDTH)
+
+    @jax.jit
+    def product(weights, experts):
+        return Mixture(weights, experts) @ jnp.eye(WIDTH)
+
+    weights, experts = np.asarray(weights), np.asarray(experts)
+    together = product(weights, experts)
     for preference in range(2):
-        expected = Mixture(weights[preference], experts[:, preference]) @ jnp.eye(WIDTH)
-        np.testing.assert_allclose((mixture @ jnp.eye(WIDTH))[preference], expected, rtol=1e-5)
+        expected = product(weights[preference], experts[:, preference])
+        np.testing.assert_allclose(together[preference], expected, rtol=1e-5)
 
 
 def test_anchors_favour_the_experts_of_the_weighted_task():
@@ -77,8 +84,9 @@ def test_blocks_add_to_their_input(block):
     plain, extended = (Bank(2, (OUT,), block=kind) for kind in ("none", block))
     variables = jax.jit(extended.init, static_argnums=2)(jax.random.key(1), x, False)
     layer = variables["params"].pop("block")
-    hidden = plain.apply(variables, x, False)
-    y = hidden @ layer["kernel"] + layer["bias"][:, None]
-    expected = hidden + (jax.nn.relu(y) if block == "residual" else hidden * y)
+    hidden = np.asarray(compiled(plain.apply, variables, x, False))
+    y = hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])[:, None]
+    expected = hidden + (np.maximum(y, 0) if block == "residual" else hidden * y)
     variables["params"]["block"] = layer
-    np.testing.assert_allclose(extended.apply(variables, x, False), expected, rtol=1e-5)
+    found = compiled(extended.apply, variables, x, False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

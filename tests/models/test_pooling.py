@@ -1,5 +1,7 @@
 """Pooling of masked values: by a loop, and by PyTorch with the same weights."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hyperrec_jax.data.inputs import Inputs, Lookup, PooledIds
 from hyperrec_jax.models.features import FeatureEmbedding
 from hyperrec_jax.models.pooling import Attention, TargetAttention, pool_weights, weighted_sum
+from tests.support.compiled import compiled
 
 DIM, LENGTH, ROWS = 6, 5, 7
 
@@ -25,13 +28,20 @@ def example(seed=0):
     return vectors, target, mask
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def pool(pooling, vectors, mask):
+    return weighted_sum(pool_weights(mask, pooling, "float32"), vectors)
+
+
 @settings(deadline=None, max_examples=30)
-@given(data=st.data(), pooling=st.sampled_from(["mean", "sum"]))
-def test_mean_and_sum_are_those_of_a_loop(data, pooling):
-    lengths = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
-    vectors = np.random.default_rng(len(lengths)).normal(size=(len(lengths), 4, 3))
+@given(
+    lengths=st.lists(st.integers(0, 4), min_size=4, max_size=4),
+    pooling=st.sampled_from(["mean", "sum"]),
+)
+def test_mean_and_sum_are_those_of_a_loop(lengths, pooling):
+    vectors = np.random.default_rng(sum(lengths)).normal(size=(4, 4, 3))
     mask = np.arange(4) < np.array(lengths)[:, None]
-    pooled = weighted_sum(pool_weights(jnp.asarray(mask), pooling, "float32"), jnp.asarray(vectors))
+    pooled = pool(pooling, vectors, mask)
     for row, length in enumerate(lengths):
         expected = vectors[row, :length].sum(axis=0)
         if pooling == "mean" and length:
@@ -42,8 +52,8 @@ def test_mean_and_sum_are_those_of_a_loop(data, pooling):
 def test_attention_is_that_of_pytorch_row_by_row():
     vectors, _, mask = example()
     module = Attention()
-    params = module.init(jax.random.key(0), vectors, mask)
-    pooled = module.apply(params, vectors, mask)
+    params = compiled(module.init, jax.random.key(0), vectors, mask)
+    pooled = compiled(module.apply, params, vectors, mask)
     kernel, bias, query = (torch.tensor(params["params"][k]) for k in ("kernel", "bias", "query"))
     for row in range(ROWS):
         there = torch.tensor(vectors[row][mask[row]])
@@ -77,7 +87,7 @@ def test_target_attention_is_that_of_pytorch_with_its_gradients():
     params = {f"kernel_{i}": layer.weight.detach().numpy().T for i, layer in enumerate(linear)}
     params |= {f"bias_{i}": layer.bias.detach().numpy() for i, layer in enumerate(linear)}
     params |= {f"slope_{i}": layer.weight.detach().numpy() for i, layer in enumerate(slopes)}
-    own = module.init(jax.random.key(0), vectors, target, mask)["params"]
+    own = jax.eval_shape(module.init, jax.random.key(0), vectors, target, mask)["params"]
     assert jax.tree.map(jnp.shape, dict(own)) == jax.tree.map(jnp.shape, params)
 
     def pooled(params, vectors, target):
@@ -87,12 +97,12 @@ def test_target_attention_is_that_of_pytorch_with_its_gradients():
     given_target = torch.tensor(target, requires_grad=True)
     rows = [reference(given_vectors[r][mask[r]], given_target[r]) for r in range(ROWS)]
     np.testing.assert_allclose(
-        pooled(params, vectors, target), torch.stack(rows).detach(), atol=1e-5
+        compiled(pooled, params, vectors, target), torch.stack(rows).detach(), atol=1e-5
     )
     (torch.stack(rows) ** 2).sum().backward()
-    of_params, of_vectors, of_target = jax.grad(
-        lambda *inputs: (pooled(*inputs) ** 2).sum(), (0, 1, 2)
-    )(params, vectors, target)
+    of_params, of_vectors, of_target = compiled(
+        jax.grad(lambda *inputs: (pooled(*inputs) ** 2).sum(), (0, 1, 2)), params, vectors, target
+    )
     np.testing.assert_allclose(of_vectors, given_vectors.grad, atol=1e-4)
     np.testing.assert_allclose(of_target, given_target.grad, atol=1e-4)
     for index, layer in enumerate(linear):
@@ -105,13 +115,21 @@ def test_what_stands_in_the_place_of_padding_changes_nothing(pooling):
     vectors, target, mask = example()
     module = Attention() if pooling == "attention" else TargetAttention()
     rest = (mask,) if pooling == "attention" else (target, mask)
-    params = module.init(jax.random.key(0), vectors, *rest)
+    params = compiled(module.init, jax.random.key(0), vectors, *rest)
     other = np.where(mask[..., None], vectors, 1e4).astype(np.float32)
-    np.testing.assert_array_equal(
-        module.apply(params, vectors, *rest), module.apply(params, other, *rest)
-    )
-    assert (module.apply(params, vectors, *rest)[0] == 0).all()
-    slopes = jax.grad(lambda p, v: module.apply(p, v, *rest).sum(), (0, 1))(params, other)
+
+    @jax.jit
+    def pooled(params, vectors):
+        def total(params, vectors):
+            values = module.apply(params, vectors, *rest)
+            return values.sum(), values
+
+        slopes, values = jax.grad(total, (0, 1), has_aux=True)(params, vectors)
+        return values, slopes
+
+    values, slopes = pooled(params, other)
+    np.testing.assert_array_equal(pooled(params, vectors)[0], values)
+    assert (values[0] == 0).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
     assert (slopes[1][~mask] == 0).all()
 
@@ -149,21 +167,24 @@ def several_batch(rows=8):
 def test_vectors_of_all_fields_are_those_of_a_loop():
     batch = several_batch()
     module = FeatureEmbedding(SIZES, 2, DIM, "never", inputs=INPUTS)
-    params = module.init(jax.random.key(0), batch)["params"]
-    x = module.apply({"params": params}, batch).concatenate().reshape(8, -1, DIM)
+    params = compiled(module.init, jax.random.key(0), batch)["params"]
+    x = compiled(lambda params: module.apply({"params": params}, batch).concatenate(), params)
+    x = x.reshape(8, -1, DIM)
+    attend, soften = jax.jit(TargetAttention().apply), jax.jit(Attention().apply)
     items, colours, tags = np.split(np.asarray(params["embedding"]), np.cumsum(SIZES)[:-1])
+    params = jax.tree.map(np.asarray, params)
     several = params["several"]
     for row in range(8):
         item, other, colour = batch["categorical"][row]
         bags = np.split(batch["multivalued"][row], [3, 7, 9])
         own, history, sums, mine = (bag[bag >= 0] for bag in bags)
-        attended = TargetAttention().apply(
+        attended = attend(
             {"params": several["target_attention_1"]},
             items[history][None],
             items[item][None],
             np.ones((1, len(history)), bool),
         )
-        softmax = Attention().apply(
+        softmax = soften(
             {"params": several["attention_3"]}, items[mine][None], np.ones((1, len(mine)), bool)
         )
         numbers = batch["numerical"][row] @ params["numerical_kernel"] + params["numerical_bias"]
@@ -185,16 +206,16 @@ def test_folded_and_plain_paths_are_equal_with_their_gradients():
     embed = {
         fold: FeatureEmbedding(SIZES, 2, DIM, fold, inputs=INPUTS) for fold in ("never", "always")
     }
-    params = embed["never"].init(jax.random.key(0), batch)["params"]
+    params = compiled(embed["never"].init, jax.random.key(0), batch)["params"]
     kernel = jax.random.normal(jax.random.key(1), (10 * DIM, 7))
+    parts = {}
 
     def loss(params, fold):
         x = embed[fold].apply({"params": params}, batch)
+        parts[fold] = x.folded
         return (jnp.tanh(x @ kernel) ** 2).sum() + (x.mean() ** 2).sum()
 
-    plain, folded = (jax.value_and_grad(loss)(params, fold) for fold in embed)
-    assert embed["always"].apply({"params": params}, batch).folded == (
-        *(True, True, True, False, True, False, True, False, True, True),
-    )
+    plain, folded = (compiled(jax.value_and_grad(loss), params, fold) for fold in embed)
+    assert parts["always"] == (*(True, True, True, False, True, False, True, False, True, True),)
     np.testing.assert_allclose(plain[0], folded[0], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain[1], folded[1])

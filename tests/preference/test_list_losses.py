@@ -25,6 +25,7 @@ from hyperrec_jax.preference.list_losses import (
     to_lists,
 )
 from tests.conftest import ROOT
+from tests.support.compiled import compiled as compiled_call
 
 LISTS, ITEMS, GOALS, PREFERENCES = 5, 7, 2, 3
 LOSSES = {"softmax": list_softmax, "lambda": lambda_ndcg, "approx": approx_ndcg}
@@ -217,9 +218,9 @@ def test_lambda_weights_are_scikit_learns_changes_of_ndcg():
     rng = np.random.default_rng(4)
     scores = rng.normal(size=8).astype(np.float32)
     gains = rng.integers(0, 4, 8).astype(np.float32)
-    gradient = jax.grad(lambda s: lambda_ndcg(s, gains[None], np.ones((1, 8)), k=3).sum())(
-        scores[None]
-    )[0]
+    (gradient,) = compiled_call(
+        jax.grad(lambda s: lambda_ndcg(s, gains[None], np.ones((1, 8)), k=3).sum()), scores[None]
+    )
     expected = np.zeros(8)
     before = ndcg_score([gains], [scores], k=3)
     for i, j in itertools.combinations(range(8), 2):
@@ -235,8 +236,10 @@ def test_lambda_weights_are_scikit_learns_changes_of_ndcg():
 
 def test_lambda_of_equal_scores_still_orders_the_items():
     gains = jnp.array([[1.0, 0, 0, 0], [0, 0, 0, 1]])
-    gradient = jax.grad(lambda s: lambda_ndcg(s, gains, jnp.ones((2, 4)), k=2).sum())(
-        jnp.zeros((2, 4))
+    gradient = np.asarray(
+        compiled_call(
+            jax.grad(lambda s: lambda_ndcg(s, gains, jnp.ones((2, 4)), k=2).sum()), np.zeros((2, 4))
+        )
     )
     assert gradient[0, 0] < 0 < gradient[0, 1]
     # The positive is taken as the last of its equals, wherever its row is.
@@ -250,9 +253,7 @@ def test_approx_ndcg_becomes_ndcg(k):
         rng.permuted(np.arange(16.0).reshape(2, 8), axis=1),
         rng.exponential(size=(2, 8)),
     )
-    loss = approx_ndcg(
-        jnp.asarray(scores), jnp.asarray(gains), np.ones((2, 8)), temperature=0.01, k=k
-    )
+    loss = compiled_call(approx_ndcg, scores, gains, np.ones((2, 8)), temperature=0.01, k=k)
     expected = [1 - ndcg_score(gains[i : i + 1], scores[i : i + 1], k=k) for i in range(2)]
     np.testing.assert_allclose(loss, expected, atol=1e-5)
 
@@ -280,9 +281,10 @@ def test_training_by_a_loss_orders_the_list(loss):
 def test_half_precision_scores_are_summed_in_single(loss):
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6)), jnp.bfloat16)
     gains, mask = jnp.eye(6)[:2], jnp.ones((2, 6))
-    losses = loss(scores, gains, mask)
+    losses = compiled_call(loss, scores, gains, mask)
     assert losses.dtype == jnp.float32
-    np.testing.assert_array_equal(losses, loss(scores.astype(jnp.float32), gains, mask))
+    single = compiled_call(loss, scores.astype(jnp.float32), gains, mask)
+    np.testing.assert_array_equal(losses, single)
 
 
 @every_loss

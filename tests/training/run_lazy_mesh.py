@@ -14,9 +14,14 @@ import numpy as np
 
 from benchmarks.parts import make_parts
 from hyperrec_jax.data.store import Store
+from hyperrec_jax.parallel import mesh as sharding
+from hyperrec_jax.parallel import tables
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.dispatch import make_dispatch
 from tests.conftest import tiny_config
+
+LARGE = 30_000
+"""Rows of a large table here; a million of them take seconds to draw."""
 
 
 def run(store: Store, data: int, expert: int) -> dict[str, Any]:
@@ -49,4 +54,5 @@ def run(store: Store, data: int, expert: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     path, *mesh = sys.argv[1:]
+    tables.LARGE_TABLE_ROWS = sharding.LARGE_TABLE_ROWS = LARGE
     print(json.dumps(run(Store.open(Path(path)), *map(int, mesh))))

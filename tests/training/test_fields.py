@@ -35,6 +35,8 @@ from tests.conftest import ROOT, TINY_MODEL
 from tests.support.together import run_together
 from tests.training.run_fields_mesh import run as run_on_mesh
 
+pytestmark = pytest.mark.slow
+
 ROWS, ITEMS, KINDS = 6000, 40, 20
 HISTORY = {"name": "history", "shares": "item", "max_length": 10}
 FIELDS = {
@@ -48,7 +50,8 @@ OPTIONS = TINY_MODEL | {
     "model.bottom_widths": (16,),
     "model.tower_widths": (8,),
     "model.dropout": 0.0,
-    "train.epochs": 14,
+    "train.epochs": 7,
+    "train.batch_size": 128,
     "optimizer.learning_rate": 0.01,
 }
 

@@ -32,6 +32,7 @@ from hyperrec_jax.training.lazy_tables import with_lazy_tables
 from hyperrec_jax.training.state import TrainState
 from hyperrec_jax.training.step import StepMetrics
 from tests.conftest import ROOT, tiny_config
+from tests.training.run_lazy_mesh import LARGE
 from tests.training.run_lazy_mesh import run as run_lazy
 
 pytestmark = pytest.mark.slow
@@ -254,8 +255,10 @@ def test_large_tables_are_split_wherever_their_rows_divide():
     assert tables.table_rows((999_990, 9)) == 999_999
 
 
-def test_tables_split_over_devices_are_never_whole_on_one(tmp_path):
-    size = tables.LARGE_TABLE_ROWS - 5
+def test_tables_split_over_devices_are_never_whole_on_one(tmp_path, monkeypatch):
+    for module in (tables, sharding):  # as in the other process
+        monkeypatch.setattr(module, "LARGE_TABLE_ROWS", LARGE)
+    size = LARGE - 5
     store = write_store(tmp_path / "store", 256, 8, field_sizes=(size, 9), num_numerical=1)
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
@@ -270,7 +273,7 @@ def test_tables_split_over_devices_are_never_whole_on_one(tmp_path):
     assert result.returncode == 0, result.stderr
     split = json.loads(result.stdout.splitlines()[-1])
     whole = run_lazy(store, 1, 1)
-    assert whole["rows_a_device"] == tables.table_rows((size, 9)) == 1_000_448
-    assert split["rows_a_device"] == split["longest_array"] == 1_000_448 // 4
+    assert whole["rows_a_device"] == tables.table_rows((size, 9)) == 30_208
+    assert split["rows_a_device"] == split["longest_array"] == 30_208 // 4
     np.testing.assert_allclose(split["losses"], whole["losses"], rtol=1e-5)
     np.testing.assert_allclose(split["row_norms"], whole["row_norms"], rtol=1e-5)

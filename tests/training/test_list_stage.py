@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,15 @@ def whole_run(small_store, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def first_stage(small_store, tmp_path_factory):
+    """The first stage alone."""
+    workdir = tmp_path_factory.mktemp("first")
+    progress = train(_config(small_store, list__epochs=0), workdir, small_store)
+    assert progress.list_step is None
+    return workdir
+
+
 def _latest(config, store, workdir):
     run = resolve(config, store.schema, store.split("train"))
     return Checkpoints(workdir, read_only=True).restore_latest(state_template(run))
@@ -75,22 +85,21 @@ def test_the_log_has_both_stages_and_the_best_of_all_epochs_is_kept(small_store,
     assert found.value == pytest.approx(progress.best_value, abs=1e-6)
 
 
-def test_the_first_stage_at_equal_weights_is_the_formula(small_store, whole_run, tmp_path):
+def test_the_first_stage_at_equal_weights_is_the_formula(
+    small_store, whole_run, first_stage, tmp_path
+):
     """Equal weights alone leave a film model without preference; its epochs are those of 0."""
-    config = _config(small_store) | {}
-    config["list"]["epochs"] = 0
-    progress = train(config, tmp_path, small_store)
-    assert progress.list_step is None
-    first = [r["value"] for r in read_metrics(tmp_path) if r["kind"] == "validation"]
+    first = [r["value"] for r in read_metrics(first_stage) if r["kind"] == "validation"]
     whole = [r["value"] for r in read_metrics(whole_run) if r["kind"] == "validation"]
     assert first == whole[:2]
-    logits = load_trained(tmp_path).score(small_store, "test", 5)[1].logits
+    logits = load_trained(first_stage).score(small_store, "test", 5)[1].logits
     np.testing.assert_array_equal(logits, np.broadcast_to(logits[:1], logits.shape))
     moved = load_trained(whole_run).score(small_store, "test", 5)[1].logits
     if max(whole[2:]) > max(whole[:2]):
         assert np.abs(moved - moved[:1]).max() > 1e-3
     # More epochs of lists later end where both stages at once do.
-    config["list"]["epochs"] = 2
+    config = _config(small_store)
+    shutil.copytree(first_stage, tmp_path, dirs_exist_ok=True)
     train(config, tmp_path, small_store)
     _assert_same(
         _latest(config, small_store, tmp_path)[0],
@@ -102,8 +111,9 @@ def test_the_first_stage_at_equal_weights_is_the_formula(small_store, whole_run,
     "kill_at", ["before the first step of lists", "in mid-epoch", "at its end"]
 )
 def test_a_run_killed_in_the_second_stage_ends_in_the_same_parameters(
-    small_store, whole_run, tmp_path, monkeypatch, kill_at
+    small_store, whole_run, first_stage, tmp_path, monkeypatch, kill_at
 ):
+    shutil.copytree(first_stage, tmp_path, dirs_exist_ok=True)
     config = _config(small_store, train__checkpoint_every=4)
     stage_step = _latest(_config(small_store), small_store, whole_run)[1].list_step
 

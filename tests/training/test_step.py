@@ -89,7 +89,10 @@ def test_dispatch_is_the_step_repeated_with_other_rays_each_time(small_store):
 
 OBJECTIVES = [
     ("linear", {"train__preferences": 4}),
-    ("linear", {"train__preference_per_row": True, "model__gate": "preference"}),
+    (
+        "linear",
+        {"model__name": "pomoe", "train__preference_per_row": True, "model__gate": "preference"},
+    ),
     ("cosine_original", {}),
     ("smooth_chebyshev", {"train__preferences": 4, "normaliser__name": "running_scale"}),
     ("epo", {"train__preferences": 1}),
@@ -100,14 +103,14 @@ OBJECTIVES = [
 
 @pytest.mark.parametrize(("name", "options"), OBJECTIVES)
 def test_conditioned_objectives_lower_the_losses(small_store, name, options):
-    config = tiny_config(small_store, objective__name=name, **options)
+    config = tiny_config(small_store, objective__name=name, **{"model__name": "film"} | options)
     _assert_learns(make_parts(config, small_store))
 
 
 @pytest.mark.parametrize("name", ["mgda", "famo"])
 def test_baselines_lower_the_losses(small_store, name):
     config = tiny_config(
-        small_store, model__name="mmoe", objective__name=name, train__preferences=1
+        small_store, model__name="sharedbottom", objective__name=name, train__preferences=1
     )
     _assert_learns(make_parts(config, small_store))
 
@@ -259,7 +262,7 @@ def test_a_model_without_a_mark_is_refused_by_objectives_of_gradients(small_run)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(small_store):
-    config = tiny_config(small_store, train__skip_nonfinite=True)
+    config = tiny_config(small_store, model__name="film", train__skip_nonfinite=True)
     training = make_parts(config, small_store)
     state = training.init()
     batch = _first(_batches(training, 1))

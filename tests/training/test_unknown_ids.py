@@ -44,6 +44,7 @@ def _tables(params):
     return [np.asarray(leaf) for path, leaf in leaves if is_table(path_name(path))]
 
 
+@pytest.mark.slow
 def test_the_unknown_id_is_trained_by_the_share_that_is_dropped(small_store):
     unknown = [0, small_store.schema.field_sizes[0]]  # the first row of each field
     (before,), (after,) = _trained(small_store, 0.0)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperrec_jax.data.readers import lists as lists_module
-from hyperrec_jax.data.readers.lists import ListIndex, ListReader
+from hyperrec_jax.data.readers import list_index
+from hyperrec_jax.data.readers.list_index import ListIndex
+from hyperrec_jax.data.readers.lists import ListReader
 from hyperrec_jax.data.readers.rows import prefetch
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.preference.list_losses import to_lists
@@ -198,7 +199,7 @@ def test_lists_change_their_company_even_where_lengths_are_rare():
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
 def test_lists_are_found_across_chunks(chunk, monkeypatch, caplog):
-    monkeypatch.setattr(lists_module, "_CHUNK_ROWS", chunk)
+    monkeypatch.setattr(list_index, "_CHUNK_ROWS", chunk)
     neighbours = ListIndex.of(Grouped([7, 7, 3, 9, 9, 9]))
     np.testing.assert_array_equal(neighbours.starts, [0, 2, 3])
     np.testing.assert_array_equal(neighbours.lengths, [2, 1, 3])
