@@ -1,6 +1,7 @@
 """The documentation says what is there: links, commands, keys, options, code."""
 
 import argparse
+import ast
 import importlib.util
 import inspect
 import json
@@ -146,6 +147,32 @@ def test_notebooks_were_executed_to_their_end(path: Path) -> None:
     for cell in cells:
         for link in LINK.findall("".join(cell["source"])):
             assert re.match(r"\w+:", link) or (path.parent / link).exists(), link
+
+
+def _plain(tree: ast.AST) -> dict[str, str]:
+    """The functions of a syntax tree by name, without docstrings, comments and most types."""
+    functions = {}
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for inner in (node for node in ast.walk(function) if isinstance(node, ast.FunctionDef)):
+            if ast.get_docstring(inner) is not None:
+                del inner.body[0]
+            inner.returns = None
+            for argument in inner.args.args:
+                argument.annotation = None
+        functions[function.name] = ast.unparse(function)
+    return functions
+
+
+def test_the_architecture_shows_the_step_and_an_objective_as_they_are() -> None:
+    sources = ("hyperrec_jax/training/step.py", "examples/custom_objective.py")
+    real = {}
+    for source in sources:
+        real |= _plain(ast.parse((ROOT / source).read_text("utf-8")))
+    shown = {}
+    for code in fenced("docs/architecture.md", "python"):
+        shown |= _plain(ast.parse(code))
+    assert {"batch_loss", "train_step", "power_mean"} <= set(shown)
+    assert shown == {name: real[name] for name in shown}
 
 
 def test_the_configuration_page_is_current() -> None:

@@ -28,7 +28,7 @@ from hyperrec_jax.serving.finite import require_finite
 from hyperrec_jax.serving.limits import Limits
 from hyperrec_jax.serving.measures import Measures
 from hyperrec_jax.serving.policy_watch import WatchedPolicy
-from hyperrec_jax.serving.predictor import Predictor
+from hyperrec_jax.serving.predictor import Predictor, Scored
 from hyperrec_jax.serving.refusal import Refused
 from hyperrec_jax.serving.request_log import Logged, RequestLog
 
@@ -54,23 +54,48 @@ def create_app(
       policies: What chooses the preference of a request; None leaves it to the request alone.
       requests: What keeps a sample of the requests and their answers, if any.
     """
-    limits = limits or Limits()
-    measures = Measures(predictor.preprocess.schema)
-    bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
-    measures.body_bytes.set_function(lambda: bodies.held)
-    preprocess = predictor.preprocess
-    varied = bool(variety_goals(preprocess.schema))
-    columns, several = list(preprocess.column_types()), preprocess.several()
-    in_flight = 0  # requests without an answer yet
-    received = 0  # those of them whose body is here
-    measures.in_flight.set_function(lambda: in_flight)
-    # A pool of its own, so that large bodies never keep the model waiting for a thread.
-    decoders = ThreadPoolExecutor(DECODING_THREADS, "hyperrec-decode")
+    service = _Service(predictor, limits or Limits(), policies, requests)
+    return Starlette(
+        routes=[
+            Route("/predict", service.predict, methods=["POST"]),
+            Route("/healthz", service.healthz),
+            Route("/metrics", service.metrics),
+        ],
+        lifespan=service.lifespan,
+    )
+
+
+class _Service:
+    """A model behind the routes of the application; for the arguments see `create_app`."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        limits: Limits,
+        policies: WatchedPolicy | None,
+        requests: RequestLog | None,
+    ):
+        self._predictor, self._limits = predictor, limits
+        self._policies, self._requests = policies, requests
+        self._preprocess = predictor.preprocess
+        self._columns = list(self._preprocess.column_types())
+        self._several = self._preprocess.several()
+        self._varied = bool(variety_goals(self._preprocess.schema))
+        self._bodies = BodyReader(limits.body_mib << 20, limits.body_seconds)
+        self._in_flight = 0  # requests without an answer yet
+        self._received = 0  # those of them whose body is here
+        self._measures = Measures(self._preprocess.schema)
+        self._measures.body_bytes.set_function(lambda: self._bodies.held)
+        self._measures.in_flight.set_function(lambda: self._in_flight)
+        # A pool of its own, so that large bodies never keep the model waiting for a thread.
+        self._decoders = ThreadPoolExecutor(DECODING_THREADS, "hyperrec-decode")
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(_warm_up, predictor)
-        batcher = app.state.batcher = Batcher(predictor, measures.batch_rows.observe)
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Warms the model up; runs what runs beside the requests."""
+        await asyncio.to_thread(_warm_up, self._predictor)
+        measures, policies, requests = self._measures, self._policies, self._requests
+        batcher = app.state.batcher = Batcher(self._predictor, measures.batch_rows.observe)
         measures.rows_waiting.set_function(lambda: batcher.queued)
         works = [batcher.run(), _watch_loop(measures)]
         works += [policies.watch(measures.policy_read)] if policies else []
@@ -81,66 +106,15 @@ def create_app(
             task.cancel()
         if requests:
             await requests.flush(measures.requests_logged)
-        decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    def decode(body: bytearray) -> tuple[Encoded, Any]:
-        quick = decode_quickly(body, limits.max_rows) if preprocess.has_quick else None
-        if quick is not None:
-            encoded = preprocess.look_up(quick[0])
-            if encoded is not None:
-                return encoded, quick[1]
-        rows, preference = decode_request(body, columns, limits.max_rows, several)
-        return preprocess.exact(rows), preference
-
-    async def decoded(body: bytearray) -> tuple[Encoded, Any]:
-        try:
-            if len(body) <= SMALL_BODY_BYTES:
-                return decode(body)
-            return await asyncio.get_running_loop().run_in_executor(decoders, decode, body)
-        finally:
-            bodies.release(body)
-
-    async def answer(request: Request) -> Response:
-        nonlocal received
-        # Slow uploads count by their bytes and their time only: they keep nobody else out.
-        body = await bodies.read(request)
-        received += 1
-        try:
-            if received > limits.max_in_flight:
-                raise Refused(503, "too many requests are being served; try again in a second")
-            rows, wish = await decoded(body)
-            preference, policy = _decided(wish, request, predictor, policies)
-            scores = await request.app.state.batcher.score(rows, preference)
-        finally:
-            received -= 1
-            bodies.release(body)
-        require_finite(scores.probabilities, "rows")
-        if scores.score is not None:
-            require_finite(scores.score[:, None], "rows")
-            if varied:  # the rows of a request are one list
-                score = predictor.in_lists(scores.score, rows, preference)
-                scores = scores._replace(score=score)
-        measures.scored(rows)
-        if requests and requests.taken():
-            now, segment = datetime.now(UTC), request.query_params.get("segment")
-            if not requests.add(Logged(now, segment, policy, preference, rows, scores)):
-                measures.requests_logged(False, 1)
-        result = {"tasks": predictor.tasks, "scores": np.ascontiguousarray(scores.probabilities)}
-        if scores.score is not None:
-            order = np.argsort(-scores.score, kind="stable")
-            result |= {"score": np.ascontiguousarray(scores.score), "order": order}
-        if policy is not None:
-            result["policy"] = policy
-        content = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Response(content, media_type="application/json")
-
-    async def predict(request: Request) -> Response:
-        nonlocal in_flight
+    async def predict(self, request: Request) -> Response:
+        """The answer to a request, or its refusal; counts and times it."""
         # Where the server says when the head arrived, what the request waited for since counts.
         start = getattr(request.state, "arrived", None) or time.perf_counter()
-        in_flight += 1
+        self._in_flight += 1
         try:
-            response = await answer(request)
+            response = await self._answer(request)
         except Refused as refusal:
             response = _refusal(refusal.status, str(refusal), refusal.close)
         except UserError as error:
@@ -151,37 +125,92 @@ def create_app(
             _LOGGER.exception("POST /predict failed")
             response = _refusal(500, "the server failed to answer; its log says why")
         finally:
-            in_flight -= 1
-        measures.requests.labels(response.status_code).inc()
-        measures.seconds.observe(time.perf_counter() - start)
+            self._in_flight -= 1
+        self._measures.requests.labels(response.status_code).inc()
+        self._measures.seconds.observe(time.perf_counter() - start)
         return response
 
-    async def healthz(request: Request) -> Response:
+    async def healthz(self, request: Request) -> Response:
+        """What is served, and whether the server still takes requests."""
         stopping = getattr(request.app.state, "stopping", False)
         return JSONResponse(
             {
                 "status": "stopping" if stopping else "ok",
-                "tasks": predictor.tasks,
-                "columns": columns,
-                "takes_preference": predictor.conditioned,
-                "version": predictor.versions["hyperrec_jax"],
-                "model": predictor.identity,
-                "policy": policies and policies.current.version,
+                "tasks": self._predictor.tasks,
+                "columns": self._columns,
+                "takes_preference": self._predictor.conditioned,
+                "version": self._predictor.versions["hyperrec_jax"],
+                "model": self._predictor.identity,
+                "policy": self._policies and self._policies.current.version,
             },
             503 if stopping else 200,
         )
 
-    async def metrics(request: Request) -> Response:
-        return Response(measures.text(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        """The measures for Prometheus."""
+        return Response(self._measures.text(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
-        routes=[
-            Route("/predict", predict, methods=["POST"]),
-            Route("/healthz", healthz),
-            Route("/metrics", metrics),
-        ],
-        lifespan=lifespan,
-    )
+    async def _answer(self, request: Request) -> Response:
+        # Slow uploads count by their bytes and their time only: they keep nobody else out.
+        body = await self._bodies.read(request)
+        self._received += 1
+        try:
+            if self._received > self._limits.max_in_flight:
+                raise Refused(503, "too many requests are being served; try again in a second")
+            rows, wish = await self._decoded(body)
+            preference, policy = _decided(wish, request, self._predictor, self._policies)
+            scores = await request.app.state.batcher.score(rows, preference)
+        finally:
+            self._received -= 1
+            self._bodies.release(body)
+        require_finite(scores.probabilities, "rows")
+        if scores.score is not None:
+            require_finite(scores.score[:, None], "rows")
+            if self._varied:  # the rows of a request are one list
+                score = self._predictor.in_lists(scores.score, rows, preference)
+                scores = scores._replace(score=score)
+        self._measures.scored(rows)
+        if self._requests and self._requests.taken():
+            now, segment = datetime.now(UTC), request.query_params.get("segment")
+            logged = Logged(now, segment, policy, preference, rows, scores)
+            if not self._requests.add(logged):
+                self._measures.requests_logged(False, 1)
+        return _scored(self._predictor.tasks, scores, policy)
+
+    async def _decoded(self, body: bytearray) -> tuple[Encoded, Any]:
+        try:
+            if len(body) <= SMALL_BODY_BYTES:
+                return self._decode(body)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoders, self._decode, body)
+        finally:
+            self._bodies.release(body)
+
+    def _decode(self, body: bytearray) -> tuple[Encoded, Any]:
+        """The rows of a body and the preference that it asks for."""
+        most = self._limits.max_rows
+        quick = decode_quickly(body, most) if self._preprocess.has_quick else None
+        if quick is not None:
+            encoded = self._preprocess.look_up(quick[0])
+            if encoded is not None:
+                return encoded, quick[1]
+        rows, preference = decode_request(body, self._columns, most, self._several)
+        return self._preprocess.exact(rows), preference
+
+
+def _scored(tasks: tuple[str, ...], scores: Scored, policy: dict[str, Any] | None) -> Response:
+    """The answer of a request whose rows are scored; they are one list."""
+    result: dict[str, Any] = {
+        "tasks": tasks,
+        "scores": np.ascontiguousarray(scores.probabilities),
+    }
+    if scores.score is not None:
+        order = np.argsort(-scores.score, kind="stable")
+        result |= {"score": np.ascontiguousarray(scores.score), "order": order}
+    if policy is not None:
+        result["policy"] = policy
+    content = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type="application/json")
 
 
 def _refusal(status: int, why: str, close: bool = False) -> Response:

@@ -22,7 +22,7 @@ from hyperrec_jax.parallel.tables import is_table
 from hyperrec_jax.training.carried_rows import CarriedRows
 from hyperrec_jax.training.checkpoint import Checkpoints
 from hyperrec_jax.training.scales import Scales, scaled_gradients
-from hyperrec_jax.training.state import TrainState, state_template
+from hyperrec_jax.training.state import ArrayTree, TrainState, state_template
 
 
 class Moments(NamedTuple):
@@ -35,8 +35,8 @@ class Moments(NamedTuple):
     """
 
     updates: np.ndarray
-    mu: Any
-    nu: Any
+    mu: ArrayTree
+    nu: ArrayTree
 
 
 def kept_moments(
