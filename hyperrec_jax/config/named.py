@@ -7,7 +7,6 @@ from typing import Any
 from hyperrec_jax.data.inputs import field_names
 from hyperrec_jax.data.labels import create_goals
 from hyperrec_jax.data.schema import Schema
-from hyperrec_jax.data.vectors_file import vectors_of
 from hyperrec_jax.errors import UserError, suggestion
 from hyperrec_jax.models.base import Names
 from hyperrec_jax.options import expected
@@ -120,6 +119,8 @@ def _predicted(schema: Schema) -> tuple[str, ...]:
 
 
 def _described(name: str, entry: Any) -> dict[str, Any]:
+    from hyperrec_jax.data.vectors_file import vectors_of  # here: slow to import, and rarely used
+
     _check_pretrained(name, entry)
     vectors = vectors_of(Path(entry["file"]))
     return {

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike as NumpyLike
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.goals import metrics
@@ -113,6 +112,8 @@ class Regression(RowGoal):
         statistics.require_rows(self.name)
         if self.error == "squared":
             return np.array([self._target_moments(statistics).mean])
+        from scipy.optimize import brentq  # here: slow to import, and few goals need it
+
         points = self._targets(np, statistics.points)
         weights = statistics.point_weights
 

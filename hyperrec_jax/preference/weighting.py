@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.optimize import linprog
 
 TINY = 1e-12
 TOLERANCE = 2e-5
@@ -112,6 +111,8 @@ def _best_vertex(objective: jax.Array, rows: jax.Array, bounds: jax.Array) -> ja
 
 
 def _highs(objective: np.ndarray, rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    from scipy.optimize import linprog  # here: a tenth of the seconds in which training starts
+
     objective, rows, bounds = (np.asarray(x, np.float64) for x in (objective, rows, bounds))
     result = linprog(
         -objective, -rows, -bounds, np.ones((1, len(objective))), [1.0], (0, 1), method="highs"

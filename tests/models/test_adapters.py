@@ -30,7 +30,7 @@ def test_adapters_begin_as_the_identity_and_can_leave_it(name):
 
     @jax.jit
     def descended(params, code):
-        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params, code))
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, jax.grad(loss)(params, code))
 
     moved = descended(variables["params"], code)
     assert loss(moved, code) < loss(variables["params"], code)
