@@ -79,7 +79,7 @@ def test_text_stays_text_and_nothing_goes_back_to_the_component():
         ({"train.epohcs": 3}, "no config key 'train.epohcs'; did you mean train.epochs"),
         ({"modle.name": "x"}, "no config key 'modle.name'; did you mean model.name"),
         ({"model": "mmoe"}, "no config key 'model'; did you mean model.name"),
-        ({"model.gate.depth": 3}, "no config key 'model.gate.depth'"),
+        ({"train.epochs.more": 3}, "no config key 'train.epochs.more'"),
         ({"train.epochs": "-1"}, "train.epochs is -1: give a whole number of at least 1"),
         ({"optimizer.learning_rate": 0}, "optimizer.learning_rate is 0: give a number above 0"),
         ({"data.resident": "sometimes"}, "give one of auto, always, never"),
