@@ -16,6 +16,8 @@ NAMES = {
     "formula": "its first stage: sum of probabilities over their means",
     "recipe_greedy": "two stages, its lists ordered greedily",
     "formula_greedy": "its first stage, its lists ordered greedily",
+    "recipe_plain_greedy": "**the default**, its lists ordered greedily",
+    "recipe_plain_formula_greedy": "its first stage, its lists ordered greedily",
     "varied": "two stages with a score of single rows that is trained to vary",
     "varied_greedy": "the same, its lists ordered greedily",
     "recipe_plain": "**the default**: two stages, without conditioning",
@@ -168,6 +170,9 @@ def _section(results: dict[str, list[Any]], grid: np.ndarray, units: np.ndarray)
         ("recipe", "recipe_plain"),
         ("recipe", "mmoe"),
         ("recipe_greedy", "formula_greedy"),
+        ("recipe_plain_greedy", "formula_greedy"),
+        ("recipe_plain_greedy", "recipe_plain_formula_greedy"),
+        ("recipe_greedy", "recipe_plain_greedy"),
         ("varied", "formula_greedy"),
         ("varied", "formula"),
         ("varied_greedy", "formula_greedy"),
@@ -195,7 +200,7 @@ def _section(results: dict[str, list[Any]], grid: np.ndarray, units: np.ndarray)
             pairs = _paired(each[one], each[other])
             middle = 100 * np.mean([a - b for a, b in pairs]) / unit
             lines.append(
-                f"- {NAMES[one].replace('*', '')} minus {NAMES[other]}: "
+                f"- {NAMES[one].replace('*', '')} minus {NAMES[other].replace('*', '')}: "
                 f"{middle:+.2f} [{low:.2f}, {high:.2f}], {len(pairs)} seeds"
             )
     return lines

@@ -13,9 +13,10 @@ from hyperrec_jax.config import defaults
 def get_config(preset: str = "default") -> ConfigDict:
     config = defaults.get_config(preset)
     config.data.store = "data/synthetic"
-    # One number per row between experts and towers: a wide trunk serves both goals at once, and
-    # there is then nothing to prefer. With this one they compete, and the preference decides.
-    config.model.bottom_widths = (32, 1)
+    # Wide enough for both goals at once: predictions hardly trade off then, and lists do, whose
+    # first places are few. `--config.model.bottom_widths="(32, 1)"` narrows the trunk to one number
+    # per row, for which the goals compete in their predictions, too.
+    config.model.bottom_widths = (64, 32)
     config.model.embedding_dim = 8
     config.model.tower_widths = (16,)
     config.model.dropout = 0.0
