@@ -51,7 +51,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
     goals = create_goals(schema)
     model = create_model(config, schema)
     _check_kinds(config["model"]["name"], model, schema, goals)
-    _check_towers(model)
+    _check_towers(model, goals)
     _check_funnel(config["model"]["name"], model, schema, training_rows)
     objective = _objective(config, model)
     num_preferences = _num_preferences(settings, model, objective, schema.num_tasks)
@@ -152,10 +152,16 @@ def _check_kinds(
         )
 
 
-def _check_towers(model: MultiTaskModel) -> None:
+def _check_towers(model: MultiTaskModel, goals: Sequence[RowGoal]) -> None:
     """Whether a model of two towers is told which fields are whose."""
     if not isinstance(model, TwoTower):
         return
+    compared = next((goal for goal in goals if isinstance(goal, Fairness)), None)
+    if compared is not None:
+        raise UserError(
+            f"model two_tower has a vector for each goal, and goal '{compared.name}' of fairness "
+            "is none of single rows; take another model, such as film or pomoe"
+        )
     known = () if model.names is None else model.names.fields
     for option in ("user_fields", "item_fields"):
         named = getattr(model, option)

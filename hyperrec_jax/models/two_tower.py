@@ -47,6 +47,7 @@ class TwoTower(MultiTaskModel):
 
     conditioned: ClassVar[bool] = True
     binary_only: ClassVar[bool] = True
+    own_towers: ClassVar[bool] = False
 
     def setup(self) -> None:
         self.embedding = self.new_embedding(numbers=False)

@@ -103,7 +103,9 @@ def test_towers_of_several_widths_are_banks_of_each():
         np.testing.assert_allclose(logits[:, goal], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if n not in ("phn", "metaheac")])
+@pytest.mark.parametrize(
+    "name", [n for n in model_names() if n not in ("phn", "metaheac", "two_tower")]
+)
 def test_every_model_takes_both(name):
     options = {"goal_tower_widths": {"click": (3,)}, "embedding_dims": {"item": 7}}
     model = make(name, **options)
@@ -119,6 +121,7 @@ def test_every_model_takes_both(name):
         ("metaheac", {"embedding_dims": {"item": 7}}, "mean of the vectors of all fields"),
         ("metaheac", {"goal_tower_widths": {"buy": (3,)}}, "no tower for each goal"),
         ("phn", {"goal_tower_widths": {"buy": (3,)}}, "no tower for each goal"),
+        ("two_tower", {"goal_tower_widths": {"buy": (3,)}}, "no tower for each goal"),
         ("mmoe", {"goal_tower_widths": {"buy": 3}}, "a dictionary from names to a list of whole"),
         ("mmoe", {"embedding_dims": {"item": 0}}, "a dictionary from names to a whole number of"),
         ("mmoe", {"embedding_dims": 8}, "a dictionary from names"),

@@ -144,6 +144,12 @@ def test_refusals(goals, message, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_vector_for_each_goal_is_refused(store):
+    config = tiny_config(store, model__name="two_tower")
+    with pytest.raises(UserError, match="goal 'equal' of fairness is none of single rows"):
+        resolve(config, store.schema, store.split("train"))
+
+
 def test_rows_with_preferences_of_their_own_are_refused(store):
     config = tiny_config(store, train__preference_per_row=True)
     with pytest.raises(UserError, match="goal 'equal' of fairness compares the rows"):
