@@ -187,7 +187,7 @@ def test_bad_files_are_refused_before_anything_is_written(
         ({"model__pretrained": {"item": {"file": "README.md", "x": 1}}}, "no option 'x'"),
         ({"model__embedding_dims": {"itme": 8}}, "no field 'itme' of ids; did you mean item"),
         ({"model__embedding_dims": {"price": 8}}, "'price' is a number, and all numbers become"),
-        ({"model__goal_tower_widths": {"by": (8,)}}, "no goal 'by'; did you mean buy"),
+        ({"model__goal_tower_widths": {"by": (8,)}}, "no goal 'by' with a tower; did you mean buy"),
     ],
 )
 def test_options_are_refused_in_one_line(small_store, overrides, message):
