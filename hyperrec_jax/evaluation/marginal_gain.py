@@ -99,7 +99,7 @@ def marginal_gain(
     """What each row adds to its list in the greedy order, which is that by descending score.
 
     Args:
-      scorer: Of the model's expected gains.
+      scorer: What scores lists by the model's expected gains.
       logits: The model's log-odds under the preference of `scorer.asked`, `[row, goal]`.
       preference: Weights of the goals that sum to one, `[goal]`.
       varied: The goals of whole lists, with the categories of the rows.
@@ -124,7 +124,7 @@ def gain_of_rows(
     """What single rows are worth to the goals that are not of whole lists, `[..., row]`.
 
     Args:
-      scorer: Of the model's expected gains.
+      scorer: What scores lists by the model's expected gains.
       logits: `[..., row, goal]`.
       preferences: In a form that broadcasts to `logits`.
       places: Places of the goals of whole lists.

@@ -83,16 +83,6 @@ class Graded(Goal):
             weights = masked_mean(jnp.asarray(rows.weights, jnp.float32), mask)
         return masked_mean(self.list_loss(scores, gains, mask), counted, weights)
 
-    def equal_scores_loss(self, rows: Rows) -> jax.Array:
-        """The loss of equal scores for all items, which is that of the best constant, `[]`.
-
-        Args:
-          rows: As for `batch_loss`; a sample of the training lists.
-        """
-        import jax.numpy as jnp
-
-        return self.batch_loss(jnp.zeros((*np.shape(rows.labels), 1)), rows)
-
     def predict(self, outputs: Any) -> Any:
         """The score."""
         return namespace(outputs)[1][..., 0]

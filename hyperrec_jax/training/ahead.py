@@ -27,11 +27,13 @@ class CompiledAhead:
         self._thread: threading.Thread | None = None
 
     def start(self, arguments: Callable[[], tuple[Any, ...]]) -> None:
-        """Begins to compile in a thread.
+        """Begins to compile in a thread, if that has not been done.
 
         Args:
           arguments: Called in the thread, gives the arguments or their shapes and shardings.
         """
+        if self._compiled is not None:
+            return
         self._thread = threading.Thread(target=self._compile, args=(arguments,), daemon=True)
         self._thread.start()
 

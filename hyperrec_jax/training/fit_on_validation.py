@@ -1,10 +1,12 @@
 """What is fitted on the validation rows once a model is selected, and kept in the run's folder."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.evaluation.outputs import ScoreFn
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.training.fit_calibrator import CALIBRATOR, fit_calibrator, kept_calibrator
 from hyperrec_jax.training.fit_scorer import (
@@ -19,7 +21,9 @@ from hyperrec_jax.training.trained import load_trained
 logger = logging.getLogger(__name__)
 
 
-def keep_fitted(workdir: Path, store: Store, step: int | None, calibrate: bool) -> None:
+def keep_fitted(
+    workdir: Path, store: Store, step: int | None, calibrate: bool, score: ScoreFn
+) -> None:
     """Fits the list scorer and the calibrator of a run's selected state, where they are missing.
 
     Both are fitted by one pass over the validation rows. A goal without any positive has no scale
@@ -30,11 +34,12 @@ def keep_fitted(workdir: Path, store: Store, step: int | None, calibrate: bool) 
       store: Its data.
       step: Step of the selected state.
       calibrate: Whether predictions are calibrated.
+      score: What validation has scored with.
     """
     calibrate = calibrate and kept_calibrator(workdir, step) is None
     if kept_scorer(workdir, step) is not None and not calibrate:
         return
-    trained = load_trained(workdir)
+    trained = dataclasses.replace(load_trained(workdir), compiled=score)
     scored = score_validation(trained, store)
     try:
         scorer = fit_scorer(trained, store, scored)

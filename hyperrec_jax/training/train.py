@@ -76,15 +76,23 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
         workdirs.open_workdir(workdir, run.config, store, state_template(run)),
         explain_write_errors(workdir, "the last checkpoint is kept"),
     ):
-        progress = _train_rows(run, reader, workdir, store, warm, tables)
+        score = CompiledAhead(make_score_fn(run.model))  # one program for all validations
+        progress = _train_rows(run, reader, workdir, store, score, warm, tables)
         if run.lists is not None and run.lists.epochs:
-            progress = _train_lists(run, workdir, store)
-        keep_fitted(workdir, store, progress.best_step, run.config["train"]["calibrate"])
+            progress = _train_lists(run, workdir, store, score)
+        calibrate = run.config["train"]["calibrate"]
+        keep_fitted(workdir, store, progress.best_step, calibrate, score)
         return progress
 
 
 def _train_rows(
-    run: Run, reader: Reader, workdir: Path, store: Store, warm: WarmStart | None, tables: Tables
+    run: Run,
+    reader: Reader,
+    workdir: Path,
+    store: Store,
+    score: CompiledAhead,
+    warm: WarmStart | None,
+    tables: Tables,
 ) -> Progress:
     """The first stage, or what is left of it."""
     checkpoints = Checkpoints(workdir)
@@ -92,11 +100,11 @@ def _train_rows(
     if progress.finished or progress.list_step is not None:
         checkpoints.close()
         return progress
-    hooks = _hooks(run, workdir, store, checkpoints, int(state.step))
+    hooks = _hooks(run, workdir, store, score, checkpoints, int(state.step))
     return run_loop(run, reader, state, progress, hooks)
 
 
-def _train_lists(run: Run, workdir: Path, store: Store) -> Progress:
+def _train_lists(run: Run, workdir: Path, store: Store, score: CompiledAhead) -> Progress:
     """The second stage, or what is left of it."""
     assert run.lists is not None
     checkpoints = Checkpoints(workdir)
@@ -108,18 +116,22 @@ def _train_lists(run: Run, workdir: Path, store: Store) -> Progress:
     if progress.finished:
         checkpoints.close()
         return progress
-    hooks = _hooks(stage, workdir, store, checkpoints, int(state.step))
+    hooks = _hooks(stage, workdir, store, score, checkpoints, int(state.step))
     return run_loop(stage, run.lists.reader, state, progress, hooks, list_loss)
 
 
 def _hooks(
-    run: Run, workdir: Path, store: Store, checkpoints: Checkpoints, step: int
+    run: Run,
+    workdir: Path,
+    store: Store,
+    score: CompiledAhead,
+    checkpoints: Checkpoints,
+    step: int,
 ) -> list[Hook]:
     """What happens beside the steps of a stage that goes on from a step."""
     shown = run.config["train"]["trackers"] if processes.is_first() else ()
     log = MetricsLog(workdir, step, open_trackers(shown, workdir, run.config, step))
     rows = store.split("validation")
-    score = CompiledAhead(make_score_fn(run.model))
 
     def arguments() -> tuple[Any, ...]:
         batch, preferences = example_call(

@@ -59,6 +59,7 @@ class Trained:
       mesh: Devices.
       progress: Progress of the run at the selected state.
       folder: The run's folder.
+      compiled: A score function of the network that is compiled already, if there is one.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class Trained:
     mesh: Mesh
     progress: Progress
     folder: Path
+    compiled: ScoreFn | None = None
 
     def score(
         self,
@@ -164,7 +166,7 @@ class Trained:
     @functools.cached_property
     def _score_fn(self) -> ScoreFn:
         """Kept, so that several passes compile it once for each number of preferences."""
-        return make_score_fn(self.network)
+        return self.compiled or make_score_fn(self.network)
 
     def list_scorer(self, store: Store | None = None) -> ListScorer:
         """What scores rows for lists: that of the run's folder, or one fitted now.

@@ -88,8 +88,13 @@ def prepared(command, tmp_path_factory):
     store = folder / "store"
     arguments = ["csv", "--input", description, "--output", store]
     output = command("-m", "hyperrec_jax", "prepare", *arguments).stdout
-    assert "click" in output
-    assert "buy" in output
+    train = Store.open(store).split("train")
+    clicks, buys = train.positives
+    header, first = (re.search(rf"^{name} .*$", output, re.M)[0] for name in ("split", "train"))
+    assert header.split() == ["split", "rows", "click", "buy"]
+    assert [first.split()[place] for place in (1, 2, 4)] == [
+        f"{count:,}" for count in (len(train), clicks, buys)
+    ]
     return store
 
 
