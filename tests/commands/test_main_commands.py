@@ -264,6 +264,7 @@ def test_stopped_and_killed_and_started_again_ends_bit_for_bit_the_same(
 ):
     """Ctrl-C, SIGTERM, then SIGKILL during a save, against a run that nothing disturbed."""
     options = [
+        "--config.model.name=mmoe",  # the soak does it with the default model
         "--config.train.epochs=4",
         "--config.train.patience=0",
         "--config.train.batch_size=32",
