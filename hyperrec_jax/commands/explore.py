@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Raises:
-      UserError: there is no model or data, the model takes no preference, the port is taken, the
-        number of rows is not positive, or the extra `serve` is not installed.
+      UserError: there is no model or data, neither the model nor its lists take a preference, the
+        port is taken, the number of rows is not positive, or the extra `serve` is not installed.
     """
     parser = cli.new_parser("explore", __doc__, imports=True)
     parser.add_argument(

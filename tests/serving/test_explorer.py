@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.outputs import make_score_fn, score_split
 from hyperrec_jax.serving.explorer.answers import Explorer
 from hyperrec_jax.serving.explorer.app import create_app
+from hyperrec_jax.training.state import example_batch
 from hyperrec_jax.training.trained import load_trained
 from tests.commands.test_serve import Client
 from tests.conftest import tiny_config
@@ -187,11 +189,18 @@ def test_no_rows_are_refused(tmp_path):
         explore.main(["--workdir", str(tmp_path), "--rows", "0"])
 
 
-def test_a_model_without_preference_is_refused(trained, small_store):
+def test_lists_of_a_model_without_preference_follow_it(trained, small_store, monkeypatch):
     config = tiny_config(small_store, model__name="sharedbottom")
     model = create_model(config, small_store.schema)
-    other = dataclasses.replace(trained, network=model, config=config)
-    with pytest.raises(UserError, match="model sharedbottom takes no preference"):
+    batch, equal = example_batch(small_store.schema), np.full(2, 0.5, np.float32)
+    variables = model.init(jax.random.key(0), batch, equal, False)
+    other = dataclasses.replace(trained, network=model, config=config, variables=variables)
+    explorer = Explorer(other, small_store, "test", 100, grid=5)
+    assert (explorer.front.auc == explorer.front.auc[0]).all()
+    ends = explorer.front.lists.first.ndcg[[0, -1]]
+    assert not np.isclose(*ends).any()  # another order, whatever the untrained network says
+    monkeypatch.setattr(type(small_store.schema), "plain", False)
+    with pytest.raises(UserError, match="model sharedbottom takes no preference, and its goals"):
         Explorer(other, small_store, "test", 100)
 
 

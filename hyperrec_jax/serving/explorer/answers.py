@@ -18,7 +18,6 @@ from hyperrec_jax.data.split import Split
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
 from hyperrec_jax.evaluation.front import Front, evaluate_front
-from hyperrec_jax.evaluation.grid import grid_for
 from hyperrec_jax.evaluation.list_front import Lists, list_front
 from hyperrec_jax.evaluation.list_scorer import NDCG_RANKS, ListScorer, centre
 from hyperrec_jax.evaluation.marginal_gain import list_fusion, marginal_gain
@@ -31,6 +30,7 @@ from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.goals.losses import output_slices, predict_all
 from hyperrec_jax.goals.regression import Regression
 from hyperrec_jax.models.decoding import decode, encode
+from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.reports.details import Details, details_of_rows, raw_values_of
 from hyperrec_jax.reports.example_lists import MOST_RANKS, lists_of, naming_fields
 from hyperrec_jax.reports.views import views
@@ -71,12 +71,13 @@ class Explorer:
           grid: Preferences of the front.
 
         Raises:
-          UserError: the model takes no preference, the store has another schema or no rows, or a
-            goal has no positive, so that lists have no score.
+          UserError: neither the model nor the score of its lists takes a preference, the store has
+            another schema or no rows, or a goal has no positive, so that lists have no score.
         """
-        if not trained.network.conditioned:
+        if not trained.network.conditioned and not trained.schema.plain:
             raise UserError(
-                f"model {trained.config['model']['name']} takes no preference: nothing to explore"
+                f"model {trained.config['model']['name']} takes no preference, and its goals make "
+                "no score of lists: nothing to explore"
             )
         if store.schema != trained.schema:
             raise UserError(f"store {store.path}: its schema is not that of the model")
@@ -99,7 +100,8 @@ class Explorer:
         self._score = lambda preference: np.asarray(decoded(jnp.asarray(preference, jnp.float32)))
         self._scorer = trained.list_scorer(store) if schema.plain else None
         self._equal = self._score(centre(len(self.tasks)))
-        preferences = grid_for(model.conditioned, len(self.tasks), grid).astype(np.float32)
+        # A model that takes no preference answers all alike; its lists follow them.
+        preferences = evaluation_grid(len(self.tasks), grid).astype(np.float32)
         outputs = np.stack([self._score(preference) for preference in preferences])
         self._calibrator = trained.calibrator
         scores = self._scores(outputs, preferences)
