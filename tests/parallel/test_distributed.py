@@ -27,7 +27,7 @@ MODEL = [
     "--config.model.tower_widths=(4,)",
     "--config.train.batch_size=48",
     "--config.train.steps_per_dispatch=4",
-    "--config.train.epochs=6",
+    "--config.train.epochs=4",
     "--config.train.patience=0",
     "--config.train.checkpoint_every=24",
 ]
