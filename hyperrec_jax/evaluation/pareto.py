@@ -5,6 +5,7 @@ the convention of the project: a high weight `r_i` asks for a low loss of goal `
 raises ValueError on shapes that do not fit and on NaN.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import moocore
@@ -252,12 +253,27 @@ class TradeOff(NamedTuple):
       gain: Loss of a goal under the preference that weights it least minus that under the one that
         weights it most, `[goal]`; positive where weight helps.
       deviation: Standard deviation of the gain over resamples of the rows, `[goal]`.
-      found: Whether every gain exceeds the given multiple of its deviation.
+      traded: Whether the gain exceeds the given multiple of its deviation, `[goal]`.
     """
 
     gain: Floats
     deviation: Floats
-    found: bool
+    traded: NDArray[np.bool_]
+
+    @property
+    def found(self) -> bool:
+        """Whether at least two goals gain by their weight: one alone has nothing to trade with, and
+        one that competes with none of the others takes nothing from their front."""
+        return bool(self.traded.sum() > 1)
+
+    def verdict(self, goals: Sequence[str]) -> str:
+        """In words, with the goals that trade where these are not all."""
+        if not self.found:
+            return "no trade-off beyond noise"
+        if self.traded.all():
+            return "the preference trades off"
+        named = [goal for goal, traded in zip(goals, self.traded, strict=True) if traded]
+        return f"the preference trades off {', '.join(named)}"
 
 
 def trade_off(preferences: ArrayLike, samples: ArrayLike, multiple: float = 3.0) -> TradeOff:
@@ -275,7 +291,7 @@ def trade_off(preferences: ArrayLike, samples: ArrayLike, multiple: float = 3.0)
     least, most = weights.argmin(axis=0), weights.argmax(axis=0)
     gains = values[:, least, tasks] - values[:, most, tasks]
     gain, deviation = gains.mean(axis=0), gains.std(axis=0, ddof=1)
-    return TradeOff(gain, deviation, bool((gain > multiple * deviation).all()))
+    return TradeOff(gain, deviation, gain > multiple * deviation)
 
 
 def _points(points: ArrayLike) -> Floats:

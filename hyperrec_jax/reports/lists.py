@@ -45,8 +45,7 @@ def verdict(front: ListFront, short: bool = False) -> list[str]:
         f"{goal} {gain:+.4f} ± {deviation:.4f}"
         for goal, gain, deviation in zip(front.goals, *trade_off[:2], strict=True)
     )
-    found = "the preference trades off" if trade_off.found else "no trade-off beyond noise"
-    line = f"lists: {found}: NDCG@{front.k} gained"
+    line = f"lists: {trade_off.verdict(front.goals)}: NDCG@{front.k} gained"
     if short:
         return [f"{line} {gains}"]
     return [f"{line} from the least to the greatest weight: {gains} (bootstrap over lists)"]

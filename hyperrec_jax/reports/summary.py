@@ -69,9 +69,7 @@ def loss_verdict(front: Front) -> list[str]:
         f"{task} {gain:+.5f} ± {deviation:.5f}"
         for task, gain, deviation in zip(front.tasks, *front.trade_off[:2], strict=True)
     )
-    found = front.trade_off.found
-    verdict = "the preference trades off" if found else "no trade-off beyond noise"
-    return [f"losses: {verdict}: gained {gains}"]
+    return [f"losses: {front.trade_off.verdict(front.tasks)}: gained {gains}"]
 
 
 def shown_rows(preferences: np.ndarray) -> list[int]:

@@ -44,7 +44,8 @@ def keep_fitted(
     try:
         scorer = fit_scorer(trained, store, scored)
     except UserError as error:
-        logger.warning("no score for lists: %s", error)
+        if trained.schema.group:  # data without lists needs no score of them
+            logger.warning("no score for lists: %s", error)
     else:
         processes.on_first(lambda: scorer.save(workdir / LIST_SCORER))
         logger.info(describe_choice(scorer))

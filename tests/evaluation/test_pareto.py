@@ -213,7 +213,7 @@ def test_bad_shapes_are_refused(call) -> None:
         call()
 
 
-def test_a_trade_off_is_a_gain_beyond_noise_in_every_task() -> None:
+def test_a_trade_off_is_a_gain_beyond_noise_in_two_goals() -> None:
     preferences = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 0.1, (200, 1, 2))  # noise that all preferences share cancels
@@ -224,6 +224,12 @@ def test_a_trade_off_is_a_gain_beyond_noise_in_every_task() -> None:
     assert result.found
     one_sided = np.array([[1.0, 1.1], [1.1, 1.1], [1.2, 1.1]])
     assert not pareto.trade_off(preferences, one_sided + rng.normal(0, 0.01, (200, 3, 2))).found
+    third = np.column_stack([preferences, np.full(3, 0.2)])
+    beside = np.concatenate([front, np.ones((3, 1))], axis=1) + rng.normal(0, 0.01, (200, 3, 3))
+    partly = pareto.trade_off(third / third.sum(axis=1, keepdims=True), beside)
+    assert partly.traded.tolist() == [True, True, False]
+    assert partly.verdict(["a", "b", "c"]) == "the preference trades off a, b"
+    assert result.verdict(["a", "b"]) == "the preference trades off"
     assert not pareto.trade_off(preferences, front[::-1] + rng.normal(0, 0.01, (200, 3, 2))).found
     with pytest.raises(ValueError, match="resample, preference, goal"):
         pareto.trade_off(preferences, front)
