@@ -24,6 +24,7 @@ from hyperrec_jax.goals.binary import Binary
 from hyperrec_jax.goals.fairness import Fairness
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.models.two_tower import TwoTower
+from hyperrec_jax.parallel.exchange import Exchange
 from hyperrec_jax.parallel.mesh import batch_part, make_mesh
 from hyperrec_jax.preference import normalisation, objectives, sampling
 from hyperrec_jax.preference.normalisation import Normaliser, constant_losses
@@ -61,6 +62,7 @@ def resolve(config: Config, schema: Schema, training_rows: Split) -> Run:
         config["sampler"]["name"], schema.num_tasks, **options(config["sampler"])
     )
     mesh = make_mesh(**config["mesh"])
+    model = model.clone(exchange=Exchange(mesh))
     batch_size = min(settings["batch_size"], len(training_rows))
     if batch_size < settings["batch_size"]:
         logger.warning("batches of %d rows: the training split has no more", batch_size)

@@ -16,6 +16,7 @@ from hyperrec_jax.models.norms import Norm
 from hyperrec_jax.models.tables import Own
 from hyperrec_jax.models.towers import Towers
 from hyperrec_jax.options import FROM_DATA, Count, Rate, Widths
+from hyperrec_jax.parallel.exchange import Exchange
 from hyperrec_jax.registry import Registry
 
 Batch = Mapping[str, Array]
@@ -54,6 +55,7 @@ class MultiTaskModel(nn.Module):
       goal_outputs: Number of outputs for each goal; one for each by default.
       inputs: Where fields of several values and shared vocabularies are; None without any.
       names: Names of what options may speak of one by one; None where no option does.
+      exchange: How rows of tables that are split over devices are looked up; None for no such.
       embedding_dim: Width of an embedded field.
       embedding_dims: Widths of single fields where they differ, such as `{'item': 32}`; fields that
         share a vocabulary share the width.
@@ -77,6 +79,7 @@ class MultiTaskModel(nn.Module):
     goal_outputs: Annotated[tuple[int, ...], FROM_DATA] = ()
     inputs: Annotated[Inputs | None, FROM_DATA] = None
     names: Annotated[Names | None, FROM_DATA] = None
+    exchange: Annotated[Exchange | None, FROM_DATA] = None
     embedding_dim: Count = 128
     embedding_dims: Mapping[str, Count] | None = None
     pretrained: Mapping[str, Mapping[str, Any]] | None = None
@@ -203,6 +206,7 @@ class MultiTaskModel(nn.Module):
             self.inputs,
             tuple(self.own_tables.items()),
             self._vector_widths(),
+            self.exchange,
         )
 
     @property

@@ -18,6 +18,7 @@ from hyperrec_jax.models.initialisers import fan_in_uniform
 from hyperrec_jax.models.mixture import Mixture
 from hyperrec_jax.models.several import Folded, SeveralValues
 from hyperrec_jax.models.tables import Own, OwnTable, Place
+from hyperrec_jax.parallel.exchange import Exchange, gather_rows
 from hyperrec_jax.parallel.tables import own_table, table_rows
 
 Fold = Literal["auto", "always", "never"]
@@ -150,6 +151,7 @@ class FeatureEmbedding(nn.Module):
       inputs: Where fields of several values and shared vocabularies are; None without any.
       own: What the vocabularies with a table of their own have, by position.
       vector_widths: Width of the vector that each vector field becomes; `dim` each by default.
+      exchange: How rows of tables that are split over devices are looked up; None for no such.
     """
 
     field_sizes: tuple[int, ...]
@@ -160,6 +162,7 @@ class FeatureEmbedding(nn.Module):
     inputs: Inputs | None = None
     own: tuple[tuple[int, Own], ...] = ()
     vector_widths: tuple[int, ...] = ()
+    exchange: Exchange | None = None
 
     @nn.compact
     def __call__(self, batch: Mapping[str, Array]) -> EmbeddedFeatures:
@@ -179,6 +182,7 @@ class FeatureEmbedding(nn.Module):
         ]
         # Neighbours that are not folded share one gather, and one scatter of its gradient.
         own = dict(self.own)
+        spread = self.exchange is not None and self.exchange.splits(len(joint))
         runs = [
             list(run)
             for _, run in itertools.groupby(
@@ -187,20 +191,25 @@ class FeatureEmbedding(nn.Module):
         ]
         lengths = [sum(self.field_sizes[f] for f in run) for run in runs if run[0] not in own]
         lengths[-1:] = [len(joint) - sum(lengths[:-1])] if lengths else []
-        parts = iter(split(joint, lengths))
+        parts = iter(() if spread else split(joint, lengths))
         for run in runs:
-            table = places[run[0]].table if run[0] in own else next(parts)
+            # Where devices share its rows, a part of the joint table would have to be moved.
+            whole = run[0] in own or spread
+            table, first = places[run[0]] if whole else (next(parts), 0)
             sizes = [self.field_sizes[field] for field in run]
             columns = ids[:, run[0] : run[-1] + 1]
             if folded[run[0]]:
+                if spread and run[0] not in own:
+                    table = table[first + np.arange(sum(sizes))]
                 tables += split(table, [*sizes, len(table) - sum(sizes)])[:-1]
                 indicators += [
                     jax.nn.one_hot(column, size, dtype=self.dtype)
                     for column, size in zip(jnp.unstack(columns, axis=1), sizes, strict=True)
                 ]
             else:
-                starts = np.cumsum([0, *sizes[:-1]])
-                gathered.append(table[columns.astype(jnp.int32) + starts].reshape(rows, -1))
+                starts = np.cumsum([first, *sizes[:-1]], dtype=np.int32)
+                wanted = columns.astype(jnp.int32) + starts
+                gathered.append(gather_rows(table, wanted, self.exchange).reshape(rows, -1))
         if self.num_numerical:
             init = fan_in_uniform(self.num_numerical)
             kernel = self.param("numerical_kernel", init, (self.num_numerical, self.dim))
@@ -220,6 +229,7 @@ class FeatureEmbedding(nn.Module):
                 self.field_sizes,
                 self.vector_widths or (self.dim,) * len(self.inputs.vectors),
                 self.dtype,
+                self.exchange,
                 name="several",
             )
             for vector in several(batch, places, partial(self._folds, rows=rows)):

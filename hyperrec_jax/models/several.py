@@ -13,6 +13,7 @@ from hyperrec_jax.models.initialisers import fan_in_uniform
 from hyperrec_jax.models.pooling import Attention, TargetAttention, pool_weights, weighted_sum
 from hyperrec_jax.models.tables import Place
 from hyperrec_jax.models.transformer import Transformer
+from hyperrec_jax.parallel.exchange import Exchange, gather_rows
 
 
 class Folded(NamedTuple):
@@ -30,12 +31,14 @@ class SeveralValues(nn.Module):
       field_sizes: Number of ids of each table.
       vector_widths: Width of the vector that each vector field becomes.
       dtype: Type of the result.
+      exchange: As in `FeatureEmbedding`.
     """
 
     inputs: Inputs
     field_sizes: tuple[int, ...]
     vector_widths: tuple[int, ...]
     dtype: str = "float32"
+    exchange: Exchange | None = None
 
     @nn.compact
     def __call__(
@@ -55,7 +58,7 @@ class SeveralValues(nn.Module):
         def rows_of(lookup: Lookup) -> Array:
             ids = batch["categorical"][:, lookup.column].astype(jnp.int32)
             table, start = places[lookup.table]
-            return table[ids + start]
+            return gather_rows(table, ids + start, self.exchange)
 
         vectors: list[Folded | Array] = [rows_of(lookup) for lookup in self.inputs.shared]
         first = 0
@@ -90,8 +93,9 @@ class SeveralValues(nn.Module):
                 indicators = jax.nn.one_hot(ids, size, dtype=self.dtype)
                 block = (weights[..., None] * indicators).sum(axis=1)
                 return Folded(block, table[start : start + size])
-            return weighted_sum(weights, table[jnp.where(mask, ids, 0) + start])
-        vectors = table[jnp.where(mask, ids, 0) + start]
+        vectors = gather_rows(table, jnp.where(mask, ids, 0) + start, self.exchange)
+        if field.pooling in ("mean", "sum"):
+            return weighted_sum(weights, vectors)
         if field.pooling == "transformer":
             return Transformer(self.dtype, name=f"transformer_{index}")(vectors, mask, target)
         if target is None:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.parallel.tables import LARGE_TABLE_ROWS, is_table
+from hyperrec_jax.parallel.tables import is_split, is_table
 
 
 def make_mesh(data: int = -1, expert: int = 1) -> Mesh:
@@ -75,7 +75,7 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     if re.search(r"(^|/)experts/", path) and shape and shape[0] % mesh.shape["expert"] == 0:
         return PartitionSpec("expert")
     devices = mesh.shape["data"] * mesh.shape["expert"]
-    if is_table(path) and shape[0] >= LARGE_TABLE_ROWS and shape[0] % devices == 0:
+    if is_table(path) and is_split(shape[0], devices):
         return PartitionSpec(("data", "expert"))
     return PartitionSpec()
 

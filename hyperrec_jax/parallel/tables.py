@@ -25,6 +25,17 @@ def table_rows(field_sizes: Sequence[int]) -> int:
     return rows if rows < LARGE_TABLE_ROWS else -(-rows // 512) * 512
 
 
+def is_split(num_rows: int, devices: int, least: int | None = None) -> bool:
+    """Whether a table is split by rows over some devices.
+
+    Args:
+      num_rows: Number of its rows.
+      devices: Number of devices.
+      least: Number of rows from which tables are split; None for `LARGE_TABLE_ROWS`.
+    """
+    return num_rows >= (least or LARGE_TABLE_ROWS) and num_rows % devices == 0
+
+
 def own_table(table: int) -> str:
     """Name of the module whose `embedding` is that of one vocabulary alone, by its position."""
     return f"own_{table}"

@@ -4,6 +4,7 @@ Dense Adam reads and writes every row of a table, of its gradient and of its two
 step. A batch names some thousands of the millions of ids of a field: here they are gathered,
 together with their moments, into a small table; the step runs on it as on any other; and the rows
 are put back in place. No array as long as the vocabulary is ever made beside the tables themselves.
+Where a table is split over devices, so is the small one, and rows come and go by `exchange`.
 
 This is Adam on sparse gradients, as `torch.optim.SparseAdam` and TensorFlow's LazyAdam define it:
 a row that a batch does not name keeps its value and its moments, where dense Adam would move it
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from hyperrec_jax.config.run import Run
 from hyperrec_jax.data.inputs import Inputs
 from hyperrec_jax.errors import UserError
+from hyperrec_jax.parallel.exchange import gather_rows, write_rows
 from hyperrec_jax.parallel.mesh import path_name
 from hyperrec_jax.parallel.tables import is_table, table_rows, vocabularies_in
 from hyperrec_jax.training.state import Batch, TrainState
@@ -70,25 +72,33 @@ def with_lazy_tables(step: RunStep, run: Run) -> RunStep:
         return frozenset(fields)
 
     def lazy_step(run: Run, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        named = _named(batch, model.inputs, model.field_sizes, lazy_rows)
+        exchange = model.exchange
         fields = jax.tree_util.tree_map_with_path(fields_of, state)
+        keys = {key for key in jax.tree.leaves(fields) if key}
+        split = [
+            key
+            for key in keys
+            if exchange and exchange.splits(table_rows([model.field_sizes[f] for f in key]))
+        ]
+        devices = exchange.mesh.size if exchange and split else 1
+        named = _named(batch, model.inputs, model.field_sizes, lazy_rows, devices)
         # One array of row numbers for all tables of the same fields: a table and its moments.
-        rows = {
-            key: _rows(named, sorted(key), model.field_sizes)
-            for key in set(jax.tree.leaves(fields))
-            if key
-        }
-        small = jax.tree.map(
-            lambda key, leaf: leaf.at[rows[key]].get(mode="clip") if key else leaf,
-            fields,
-            state,
-        )
-        small_run = dataclasses.replace(run, model=model.clone(field_sizes=named.field_sizes))
+        rows = {key: _rows(named, sorted(key), model.field_sizes) for key in keys}
+
+        def named_rows(key: frozenset[int], leaf: jax.Array) -> jax.Array:
+            if key in split:
+                return gather_rows(leaf, jnp.minimum(rows[key], len(leaf) - 1), exchange)
+            return leaf.at[rows[key]].get(mode="clip") if key else leaf
+
+        small = jax.tree.map(named_rows, fields, state)
+        changes: dict[str, Any] = {"field_sizes": named.field_sizes}
+        if exchange and split:
+            least = min(len(rows[key]) for key in split)
+            changes["exchange"] = dataclasses.replace(exchange, min_rows=least)
+        small_run = dataclasses.replace(run, model=model.clone(**changes))
         small, metrics = step(small_run, small, batch | named.ids)
         new_state = jax.tree.map(
-            lambda key, old, new: (
-                old.at[rows[key]].set(new, mode="drop", unique_indices=True) if key else new
-            ),
+            lambda key, old, new: write_rows(old, rows[key], new, exchange) if key else new,
             fields,
             state,
             small,
@@ -117,8 +127,13 @@ class _Named(NamedTuple):
 
 
 def _named(
-    batch: Batch, inputs: Inputs | None, field_sizes: tuple[int, ...], lazy_rows: int
+    batch: Batch,
+    inputs: Inputs | None,
+    field_sizes: tuple[int, ...],
+    lazy_rows: int,
+    devices: int = 1,
 ) -> _Named:
+    """See `_Named`; the rows of each table are filled up to a multiple of the devices."""
     places = _places_of_tables(inputs, len(field_sizes))
     ids = {key: jnp.asarray(batch[key], jnp.int32) for key in _OF_IDS if key in batch}
     renamed = dict(ids)
@@ -130,11 +145,11 @@ def _named(
             # Padding names no row: it stands for one that the batch names anyway.
             values = jnp.where(there, read, jnp.maximum(read.max(), 0)).reshape(-1)
             named, place_of = jnp.unique(
-                values, size=read.size, fill_value=size, return_inverse=True
+                values, size=_up(read.size, devices), fill_value=size, return_inverse=True
             )
             read = jnp.where(there, place_of.reshape(read.shape), read)
         else:
-            named = jnp.arange(size)
+            named = jnp.arange(_up(size, devices))
         start = 0
         for key, place in columns:
             width = place.stop - place.start
@@ -142,6 +157,10 @@ def _named(
             start += width
         rows.append(named)
     return _Named(tuple(rows), renamed, tuple(map(len, rows)))
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _rows(named: _Named, fields: Sequence[int], field_sizes: tuple[int, ...]) -> jax.Array:

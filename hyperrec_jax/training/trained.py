@@ -39,6 +39,7 @@ from hyperrec_jax.evaluation.prediction_calibrator import PredictionCalibrator
 from hyperrec_jax.evaluation.varied import varied_rows
 from hyperrec_jax.models import MultiTaskModel
 from hyperrec_jax.parallel import mesh as sharding
+from hyperrec_jax.parallel.exchange import Exchange
 from hyperrec_jax.preference.grid import evaluation_grid
 from hyperrec_jax.training import fit_scorer
 from hyperrec_jax.training import workdir as workdirs
@@ -328,8 +329,8 @@ def load_trained(workdir: Path) -> Trained:
     """
     config = workdirs.load_config(workdir)
     schema = workdirs.load_schema(workdir)
-    network = create_model(config, schema)
     mesh = sharding.make_mesh()  # of this machine, whatever it was trained on
+    network = create_model(config, schema).clone(exchange=Exchange(mesh))
 
     def create() -> Any:
         preference = jnp.full((schema.num_tasks,), 1 / schema.num_tasks)

@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks.parts import make_parts
 from hyperrec_jax.data.store import Store
-from hyperrec_jax.parallel import mesh as sharding
 from hyperrec_jax.parallel import tables
 from hyperrec_jax.parallel.mesh import place_batch
 from hyperrec_jax.training.dispatch import make_dispatch
@@ -40,7 +39,8 @@ def run(store: Store, data: int, expert: int) -> dict[str, Any]:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, training.template)
     batches = place_batch(training.reader.read(0, 8), training.mesh, axis=1)
     compiled = make_dispatch(training.step, shardings).lower(training.init(), batches).compile()
-    lengths = map(int, re.findall(r"f32\[(\d+),\d+\]", compiled.as_text()))
+    text = compiled.as_text()
+    lengths = map(int, re.findall(r"f32\[(\d+),\d+\]", text))
     state, metrics = compiled(training.init(), batches)
     table = state.params["embedding"]["embedding"]
     rows = np.unique(batches["categorical"][..., 0])
@@ -48,11 +48,12 @@ def run(store: Store, data: int, expert: int) -> dict[str, Any]:
         "losses": np.asarray(metrics.loss).tolist(),
         "rows_a_device": table.addressable_shards[0].data.shape[0],
         "longest_array": max(lengths),
+        "exchanged": "all-to-all" in text,
         "row_norms": np.linalg.norm(np.asarray(table[rows]), axis=1).tolist(),
     }
 
 
 if __name__ == "__main__":
     path, *mesh = sys.argv[1:]
-    tables.LARGE_TABLE_ROWS = sharding.LARGE_TABLE_ROWS = LARGE
+    tables.LARGE_TABLE_ROWS = LARGE
     print(json.dumps(run(Store.open(Path(path)), *map(int, mesh))))

@@ -145,6 +145,7 @@ class _Table:
     accumulate_steps: int = 1
     inputs: None = None
     own_tables: tuple[int, ...] = ()
+    exchange: None = None
 
     def clone(self, field_sizes):
         return replace(self, field_sizes=field_sizes)
@@ -256,8 +257,7 @@ def test_large_tables_are_split_wherever_their_rows_divide():
 
 
 def test_tables_split_over_devices_are_never_whole_on_one(tmp_path, monkeypatch):
-    for module in (tables, sharding):  # as in the other process
-        monkeypatch.setattr(module, "LARGE_TABLE_ROWS", LARGE)
+    monkeypatch.setattr(tables, "LARGE_TABLE_ROWS", LARGE)  # as in the other process
     size = LARGE - 5
     store = write_store(tmp_path / "store", 256, 8, field_sizes=(size, 9), num_numerical=1)
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
@@ -274,6 +274,8 @@ def test_tables_split_over_devices_are_never_whole_on_one(tmp_path, monkeypatch)
     split = json.loads(result.stdout.splitlines()[-1])
     whole = run_lazy(store, 1, 1)
     assert whole["rows_a_device"] == tables.table_rows((size, 9)) == 30_208
+    assert split["exchanged"]
+    assert not whole["exchanged"]
     assert split["rows_a_device"] == split["longest_array"] == 30_208 // 4
     np.testing.assert_allclose(split["losses"], whole["losses"], rtol=1e-5)
     np.testing.assert_allclose(split["row_norms"], whole["row_norms"], rtol=1e-5)
