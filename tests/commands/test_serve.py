@@ -240,6 +240,7 @@ def test_serving_needs_no_training_code(exported_model, trained_run, rows):
     assert messages == ""
 
 
+@pytest.mark.slow
 def test_a_taken_port_and_a_missing_model_are_told(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for port, message in ((taken.getsockname()[1], "can't be listened on"), (0, "no exported")):

@@ -8,6 +8,8 @@ import torch
 
 from hyperrec_jax.models.transformer import Transformer
 
+pytestmark = pytest.mark.slow
+
 DIM, LENGTH = 8, 5
 LENGTHS = np.array([0, 5, 3, 1])
 MASK = np.arange(LENGTH) < LENGTHS[:, None]

@@ -13,6 +13,8 @@ from hyperrec_jax.models.tables import Own
 from tests.conftest import TINY_EXPERTS
 from tests.models.test_pooling import DIM, INPUTS, SIZES, several_batch
 
+pytestmark = pytest.mark.slow
+
 OWN = ((0, Own(4)), (2, Own(3, frozen=True)))
 NAMES = Names(("item", "colour"), (), ("click", "buy", "return"))
 SMALL = {"embedding_dim": 4, "bottom_widths": (8,), "tower_widths": (4,)}

@@ -325,6 +325,7 @@ def test_rows_go_to_their_place_and_gradients_come_back():
     np.testing.assert_array_equal(gradient, [[3, 0, 5, 0, 0]] * 2)
 
 
+@pytest.mark.slow
 def test_lists_across_devices_have_the_same_loss():
     environment = os.environ | {
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"

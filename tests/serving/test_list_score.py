@@ -208,6 +208,7 @@ def test_a_run_of_an_earlier_release(trained_run, small_store, rows, tmp_path, c
         hyperrec_jax.load(old).list_scorer()
 
 
+@pytest.mark.slow
 def test_a_model_without_preference_has_lists_of_every_preference(small_store, rows, tmp_path):
     options = {"model__name": "sharedbottom", "train__epochs": 1, "train__calibrate": False}
     config = tiny_config(small_store, **options)
@@ -224,6 +225,7 @@ def test_a_model_without_preference_has_lists_of_every_preference(small_store, r
     np.testing.assert_allclose(first, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_data_without_groups_has_scores_and_no_lists(small_store, rows, tmp_path):
     store = copy.copy(small_store)
     store.schema = dataclasses.replace(small_store.schema, group=None)
