@@ -19,6 +19,8 @@ from hyperrec_jax.serving.retrieval import Index, Retriever, recall, top_items
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 LISTS = {"list.loss": "lambda_ndcg", "list.epochs": 1, "list.batch_size": 256}
 PREFERENCE = [0.3, 0.7]
 

@@ -25,6 +25,8 @@ from hyperrec_jax.training.list_loss import TEMPERATURE, ranking_loss
 from hyperrec_jax.training.train import train
 from tests.conftest import tiny_config, write_own_data
 
+pytestmark = pytest.mark.slow
+
 VARIETY = "goals: [click, {name: variety, kind: variety, of: country, column: click}]"
 
 

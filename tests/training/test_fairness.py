@@ -13,6 +13,8 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.serving.http import create_app
 from tests.conftest import TINY_MODEL, tiny_config
 
+pytestmark = pytest.mark.slow
+
 ROWS = 6000
 GOALS = [
     {"name": "income", "kind": "binary"},

@@ -23,6 +23,8 @@ from hyperrec_jax.training.warm_start import warm_start
 from hyperrec_jax.training.workdir import load_config
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 6
 NAMES = [f"c{i}" for i in range(4)]
 
