@@ -103,7 +103,7 @@ def test_fairness_command(run, tmp_path):
         | {f"{kind}_AMT{i}": range(50) for kind in ("BILL", "PAY") for i in range(1, 7)}
         | {f"PAY_{i}": [i % 3 - 1 for i in range(50)] for i in (0, 2, 3, 4, 5, 6)}
         | {"EDUCATION": [1, 2] * 25, "MARRIAGE": [1, 2] * 25, "SEX": [1, 2] * 25}
-        | {"default.payment.next.month": [0, 1] * 25}
+        | {"default.payment.next.month": [0, 0, 1, 1] * 12 + [0, 1]}
     )
     rows.write_csv(tmp_path / "credit.csv")
     command = ["fairness", "--dataset", "credit", "--input", tmp_path / "credit.csv"]

@@ -80,7 +80,7 @@ def test_names_and_packages_that_are_not_there_are_refused(monkeypatch):
 def test_tensorboard_has_curves_and_the_picture(tmp_path: Path):
     from tensorboardX.proto.event_pb2 import Event
 
-    picture = ROOT / "docs" / "images" / "front.png"
+    picture = ROOT / "docs" / "images" / "fronts.png"
     with opened(["tensorboard"], tmp_path, CONFIG, 4) as (tracker,):
         tracker.scalars(8, "train", {"loss/click": 0.5})
         tracker.file(8, "test", picture)
@@ -137,7 +137,7 @@ def test_wandb_goes_on_with_its_run(tmp_path: Path, monkeypatch):
     for step in (0, 8):
         with opened(["wandb"], tmp_path, CONFIG, step) as (tracker,):
             tracker.scalars(step + 8, "train", {"loss/click": 0.5})
-            tracker.file(step + 8, "test", ROOT / "docs" / "images" / "front.png")
+            tracker.file(step + 8, "test", ROOT / "docs" / "images" / "fronts.png")
     name = (tmp_path / "trackers" / "wandb").read_text()
     runs = [one.name for one in (tmp_path / "wandb").iterdir() if one.name.startswith("offline")]
     assert len(runs) == 2
