@@ -12,6 +12,7 @@ def exact_weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarr
     return oracle.roc_auc_score(labels, scores, sample_weight=weights)
 
 
+@pytest.mark.slow
 def test_bootstrap_has_the_spread_of_the_exact_one() -> None:
     generator = np.random.default_rng(0)
     rows = 1500

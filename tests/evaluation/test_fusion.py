@@ -42,6 +42,7 @@ def _value(labels, score, groups, preference):
     )
 
 
+@pytest.mark.slow
 def test_it_is_as_good_as_the_best_weights_found_by_search():
     labels, logits, groups = _searches(0, spread=(1.0, 3.0))
     fusion = fit_fusion(labels, logits, groups, PREFERENCES)

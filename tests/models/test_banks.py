@@ -58,6 +58,7 @@ def test_bank_is_a_vmapped_expert():
         assert np.abs(ours[0] - ours[1]).max() > 0.1, "experts must differ after initialisation"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True])
 def test_loop_and_batched_layout_are_equal(apart):
     x, other = (compiled(embed, make_batch(seed=seed), init_params(), "always") for seed in (0, 1))

@@ -39,6 +39,7 @@ def evaluate(name: str, losses, preferences, gram=None, **options: object) -> fl
     return float(compiled(name, **options)(losses, preferences, gram, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_values_and_gradients_are_finite_everywhere(name: str) -> None:
     objective = create_objective(name)

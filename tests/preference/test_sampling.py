@@ -60,6 +60,7 @@ def test_stratified_puts_one_preference_into_each_part(num_preferences: int) -> 
     assert (parts <= edges[1:] + 1e-6).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)  # each compiles
 @given(
     alpha=st.lists(st.floats(0.05, 20), min_size=2, max_size=5),

