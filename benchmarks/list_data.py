@@ -31,7 +31,7 @@ def store_of(
       work: Where the store goes.
       goals: Its labels; `variety` is that of the departments of a list.
       with_ids: Whether the ids of product, type, maker and store are fields, too.
-      name: Of a store that keeps the fields of the tables; empty for one that is named by whether
+      name: Name of a store that keeps the fields of the tables; empty for one named by whether
         it has those ids.
     """
     description = yaml.safe_load((tables / "description.yaml").read_text("utf-8"))

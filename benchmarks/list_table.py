@@ -62,7 +62,7 @@ def write_table(
     Args:
       path: The page.
       work: Folder of the results.
-      name: Of the section.
+      name: Name of the section.
       grid: All preferences, `[preference, goal]`.
       units: Household of each test list.
       kept: Which test lists are measured, `[list]`.

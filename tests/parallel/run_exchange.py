@@ -76,7 +76,7 @@ def main() -> dict[str, Any]:
 
 
 def _embedding_differs(exchange: Exchange) -> list[float]:
-    """Of all fields of a model, and of the gradients of its tables, the joint one and another."""
+    """Outputs of all fields, and gradients of the joint table and of another."""
     inputs = Inputs(
         direct=(0, 1, 2),
         shared=(Lookup(3, 0),),
