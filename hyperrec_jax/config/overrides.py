@@ -161,4 +161,7 @@ def _check_section(section: str, values: Mapping[str, Any], where: str) -> None:
         check(f"{where}{section}.{name}", known[name].hint, value)
     missing = [name for name in known if name not in values]
     if missing:
-        raise UserError(f"{where}the config has no {section}.{missing[0]}")
+        raise UserError(
+            f"{where}the config has no {section}.{missing[0]}, as those of another release, which "
+            "this version does not read; train again, or use that release"
+        )

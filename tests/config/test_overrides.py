@@ -111,3 +111,10 @@ def test_a_section_that_is_missing_is_told(section):
     del config[section]
     with pytest.raises(UserError, match=f"c.py: the config has no section '{section}'"):
         check_config(config, "c.py: ")
+
+
+def test_a_config_of_another_release_is_told_what_to_do():
+    config = defaults.get_config().to_dict()
+    del config["train"]["calibrate"]
+    with pytest.raises(UserError, match=r"config\.json: the config has no train\.calibrate, as .* train again"):
+        check_config(config, "run/config.json: ")
