@@ -8,6 +8,8 @@ from hyperrec_jax.evaluation.fusion import Fusion, fit_fusion
 from hyperrec_jax.evaluation.list_metrics import list_metrics, mean_over_lists
 from hyperrec_jax.preference.grid import das_dennis
 
+pytestmark = pytest.mark.slow
+
 PREFERENCES = das_dennis(2, 4)
 
 

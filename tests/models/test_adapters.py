@@ -8,6 +8,8 @@ from hyperrec_jax.models.adapters import ADAPTERS
 from hyperrec_jax.models.banks import Bank
 from tests.support.compiled import compiled
 
+pytestmark = pytest.mark.slow
+
 WIDTH, OUT, CODE, RANK = 4, 5, 3, 2
 PLAIN = ("kernel", "bias", "scale", "shift")
 

@@ -16,6 +16,8 @@ from hyperrec_jax.errors import Preempted
 from hyperrec_jax.parallel import liveness, processes
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10
 BEAT = b"\1"
 

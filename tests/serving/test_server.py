@@ -20,6 +20,8 @@ from hyperrec_jax.serving.measures import UNSEEN_ROWS, UnseenShares
 from hyperrec_jax.serving.predictor import Scored
 from tests.commands.test_serve import Client
 
+pytestmark = pytest.mark.slow
+
 ROW = {"country": "at", "item": 7, "price": 1.0, "age": 41}
 BODY = json.dumps({"rows": [ROW]}).encode()
 

@@ -26,6 +26,8 @@ from hyperrec_jax.data.sources.journey_tables import Journey
 from hyperrec_jax.errors import UserError
 from tests.data.sources.journey import HOUSEHOLDS, PRODUCTS, journey_tables, purchase, write_tables
 
+pytestmark = pytest.mark.slow
+
 SMALL = JourneyOptions(households_train=5, households_test=6, candidates=8)
 ALL = pl.Series(HOUSEHOLDS)
 KEY = ["list_id", "product_id"]
