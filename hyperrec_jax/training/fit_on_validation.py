@@ -4,9 +4,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from hyperrec_jax.data.store import Store
 from hyperrec_jax.errors import UserError
-from hyperrec_jax.evaluation.outputs import ScoreFn
+from hyperrec_jax.evaluation.outputs import ScoreFn, Scores
 from hyperrec_jax.parallel import processes
 from hyperrec_jax.training.fit_calibrator import CALIBRATOR, fit_calibrator, kept_calibrator
 from hyperrec_jax.training.fit_scorer import (
@@ -16,7 +18,7 @@ from hyperrec_jax.training.fit_scorer import (
     kept_scorer,
     score_validation,
 )
-from hyperrec_jax.training.trained import load_trained
+from hyperrec_jax.training.trained import Trained, load_trained
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +39,26 @@ def keep_fitted(
       score: What validation has scored with.
     """
     calibrate = calibrate and kept_calibrator(workdir, step) is None
-    if kept_scorer(workdir, step) is not None and not calibrate:
+    has_scorer = kept_scorer(workdir, step) is not None
+    if has_scorer and not calibrate:
         return
     trained = dataclasses.replace(load_trained(workdir), compiled=score)
-    scored = score_validation(trained, store)
+    # Without a calibrator the scorer scores the rows itself, if it needs them at all.
+    scored = score_validation(trained, store) if calibrate else None
+    if not has_scorer:
+        _keep_scorer(trained, store, scored)
+    if scored is not None:
+        calibrator = fit_calibrator(trained, store, scored)
+        processes.on_first(lambda: calibrator.save(workdir / CALIBRATOR))
+        logger.info(calibrator.describe())
+
+
+def _keep_scorer(trained: Trained, store: Store, scored: tuple[Scores, np.ndarray] | None) -> None:
     try:
         scorer = fit_scorer(trained, store, scored)
     except UserError as error:
         if trained.schema.group:  # data without lists needs no score of them
             logger.warning("no score for lists: %s", error)
-    else:
-        processes.on_first(lambda: scorer.save(workdir / LIST_SCORER))
-        logger.info(describe_choice(scorer))
-    if calibrate:
-        calibrator = fit_calibrator(trained, store, scored)
-        processes.on_first(lambda: calibrator.save(workdir / CALIBRATOR))
-        logger.info(calibrator.describe())
+        return
+    processes.on_first(lambda: scorer.save(trained.folder / LIST_SCORER))
+    logger.info(describe_choice(scorer))

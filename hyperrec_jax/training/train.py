@@ -60,8 +60,8 @@ def train(config: Config, workdir: Path, store: Store | None = None) -> Progress
     """
     store = store or Store.open(Path(config["data"]["store"]))
     _require_rows(store)
-    require_trackers(config["train"]["trackers"])
     run = resolve(config, store.schema, store.split("train"))
+    require_trackers(run.config["train"]["trackers"])
     reader = open_reader(run, store.split("train"))
     processes.check_same({"config": repr(run.config), "store": store.fingerprint})
     origin, begun = run.config["train"]["init_from"], saved_steps(workdir)

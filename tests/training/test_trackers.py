@@ -9,11 +9,11 @@ from hyperrec_jax.errors import UserError
 from hyperrec_jax.training.log import MetricsLog
 from hyperrec_jax.training.trackers.base import (
     TRACKERS,
-    flat,
     open_trackers,
     opened,
     require_trackers,
 )
+from hyperrec_jax.training.workdir import flatten
 from tests.conftest import ROOT
 
 CONFIG = {"seed": 3, "train": {"epochs": 2, "trackers": ("tensorboard",)}}
@@ -72,6 +72,8 @@ def test_a_tracker_that_fails_is_told_once_and_ends_no_run(tmp_path: Path, recor
 def test_names_and_packages_that_are_not_there_are_refused(monkeypatch):
     with pytest.raises(UserError, match="no tracker 'tensorbord'; did you mean tensorboard"):
         require_trackers(["tensorbord"])
+    monkeypatch.setitem(TRACKERS._parts, "recorder", Recorder)
+    require_trackers(["tensorboard", "recorder"])  # one's own needs no package of its name
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
     with pytest.raises(UserError, match=r"mlflow is not installed: pip install 'hyperrec-jax\[ml"):
         require_trackers(["tensorboard", "mlflow"])
@@ -106,7 +108,7 @@ def test_tensorboard_has_curves_and_the_picture(tmp_path: Path):
 
 
 def test_a_config_is_shown_flat():
-    assert flat(CONFIG) == {"seed": 3, "train.epochs": 2, "train.trackers": ("tensorboard",)}
+    assert flatten(CONFIG) == {"seed": 3, "train.epochs": 2, "train.trackers": ("tensorboard",)}
 
 
 def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch):

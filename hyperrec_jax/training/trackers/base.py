@@ -15,7 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """A place that shows runs."""
+    """A place that shows runs.
+
+    A class that needs a package which is not always installed names it as `extra`, the name of the
+    package and of the extra of this project that brings it.
+    """
 
     def scalars(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Takes finite values by name.
@@ -69,14 +73,15 @@ def require_trackers(names: Sequence[str]) -> None:
       UserError: there is one.
     """
     for name in names:
-        TRACKERS.find(name)
-        if name != "tensorboard":
-            try:
-                importlib.import_module(name)
-            except ImportError as error:
-                raise UserError(
-                    f"train.trackers: {name} is not installed: pip install 'hyperrec-jax[{name}]'"
-                ) from error
+        package = getattr(TRACKERS.find(name), "extra", None)
+        if package is None:
+            continue
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"train.trackers: {name} is not installed: pip install 'hyperrec-jax[{package}]'"
+            ) from error
 
 
 def open_trackers(
@@ -93,16 +98,16 @@ def open_trackers(
     Raises:
       UserError: one can't be opened, such as where its server does not answer.
     """
-    opened: list[Tracker] = []
+    trackers: list[Tracker] = []
     for name in names:
         try:
-            opened.append(Guarded(name, TRACKERS.find(name)(workdir, config, step)))
+            trackers.append(Guarded(name, TRACKERS.find(name)(workdir, config, step)))
         except Exception as error:  # whatever foreign code and networks raise
             raise UserError(
                 f"train.trackers: {name} can't be opened: {first_line(error)}; see its settings, "
                 "or leave it out"
             ) from error
-    return opened
+    return trackers
 
 
 @contextlib.contextmanager
@@ -129,17 +134,6 @@ def finite(values: Mapping[str, float | None]) -> dict[str, float]:
 
 def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as `{"train.epochs": 3, ...}`."""
-    result: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
 
 
 def kept_name(workdir: Path, tracker: str, make: Callable[[], str]) -> str:

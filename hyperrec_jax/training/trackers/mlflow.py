@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hyperrec_jax.training.trackers.base import TRACKERS, flat, kept_name
+from hyperrec_jax.training.trackers.base import TRACKERS, kept_name
+from hyperrec_jax.training.workdir import flatten
 
 _LONGEST_PARAMETER = 6000  # MLflow's own limit
 
@@ -17,6 +18,8 @@ class Mlflow:
     `MLFLOW_EXPERIMENT_NAME` (default hyperrec_jax).
     """
 
+    extra: ClassVar[str] = "mlflow"
+
     def __init__(self, workdir: Path, config: dict[str, Any], step: int) -> None:
         from mlflow import MlflowClient
 
@@ -27,7 +30,7 @@ class Mlflow:
             experiment = client.get_experiment_by_name(name)
             number = experiment.experiment_id if experiment else client.create_experiment(name)
             run = client.create_run(number, run_name=workdir.resolve().name)
-            for key, value in flat(config).items():
+            for key, value in flatten(config).items():
                 client.log_param(run.info.run_id, key, str(value)[:_LONGEST_PARAMETER])
             return run.info.run_id
 

@@ -3,7 +3,7 @@
 import os
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperrec_jax.training.trackers.base import TRACKERS, kept_name
 
@@ -15,6 +15,8 @@ class Wandb:
     Its own variables of the environment say where: `WANDB_PROJECT` (default hyperrec_jax),
     `WANDB_ENTITY`, `WANDB_MODE=offline`.
     """
+
+    extra: ClassVar[str] = "wandb"
 
     def __init__(self, workdir: Path, config: dict[str, Any], step: int) -> None:
         import wandb
